@@ -253,6 +253,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_session(add)
     _add_publish(add)
     _add_start(add)
+    _add_holds(add)
     _add_attach(add)
     _add_export(add)
     _add_replay_and_stats(add)
@@ -551,6 +552,69 @@ def _add_start(add: _Add) -> None:
     parser.add_argument("--timeout", metavar="TIME",
                         help='how long at most, e.g. "2h" (default: for ever)')  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs: the outcome as JSON")
+    parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
+    _connection_options(parser)
+    parser.add_argument("-c", "--config", metavar="FILE",
+                        help="a configuration whose first listener it is (default: config.toml in "
+                        "the current folder, if there is one)")  # fmt: skip
+
+
+def _add_holds(add: _Add) -> None:
+    parser = add(
+        "hold",
+        "hold starts for a maintenance window, or keep a client out",
+        "Hold everything, a task, a trigger, a timer or a client of a running appliance, until a "
+        "time, for a while, or until it is released. Starts that are asked for meanwhile wait and "
+        "are merged as the rules say; with --drop they are dropped. What runs already goes on. A "
+        "held client is disconnected and can't connect. Holding the same again changes the hold. "
+        "Who may start tasks may hold (see appliance start --help).",
+        "  appliance hold everything --for 2h --reason 'new disks'\n"
+        "  appliance hold task 'Reload sales' --until 06:00\n"
+        "  appliance hold trigger stock --until '2026-12-01 06:00' --drop\n"
+        "  appliance hold client press-7 --reason 'sends nonsense'\n"
+        "  appliance hold --list",
+    )
+    _what_is_held(parser)
+    parser.add_argument("--for", dest="for_time", metavar="TIME",
+                        help='how long, e.g. "2h" (default: until it is released)')  # fmt: skip
+    parser.add_argument("--until", metavar="TIME",
+                        help='when it ends: "06:00", or "2026-12-01 06:00"')  # fmt: skip
+    parser.add_argument("--reason", metavar="TEXT", help="why, for everybody who sees it")
+    parser.add_argument("--drop", action="store_true",
+                        help="drop what asks for a start meanwhile; it waits else")  # fmt: skip
+    parser.add_argument("--list", action="store_true", help="only list what is held")
+    _operator_options(parser, action="hold")
+    parser = add(
+        "release",
+        "end a hold: what waited goes on",
+        "End a hold of a running appliance before its time. Starts that waited go on.",
+        "  appliance release everything\n"
+        "  appliance release task 'Reload sales'\n"
+        "  appliance release client press-7",
+    )
+    _what_is_held(parser)
+    _operator_options(parser, action="release")
+    parser = add(
+        "list",
+        "list what is held",
+        "List what a running appliance holds: until when, by whom, why, and how many starts wait.",
+        "  appliance list\n  appliance list --json",
+    )
+    _operator_options(parser, action="list")
+
+
+def _what_is_held(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", metavar="KIND", nargs="?",
+                        choices=("everything", "task", "trigger", "timer", "client"),
+                        help="everything, task, trigger, timer or client")  # fmt: skip
+    parser.add_argument("name", metavar="NAME", nargs="?",
+                        help="the task's id or name, the name of the trigger or timer, "
+                        "the client id")  # fmt: skip
+
+
+def _operator_options(parser: argparse.ArgumentParser, *, action: str) -> None:
+    parser.set_defaults(module="hold", action=action)
+    parser.add_argument("--json", action="store_true", help="for programs: the answer as JSON")
     parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
     _connection_options(parser)
     parser.add_argument("-c", "--config", metavar="FILE",

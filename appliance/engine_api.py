@@ -22,6 +22,10 @@ HELD = "Held "
 """What the reason of a request begins with that waits for the end of a hold."""
 
 
+HOLD_KINDS = ("everything", "task", "trigger", "timer", "client")
+"""What can be held."""
+
+
 class Health(msgspec.Struct, frozen=True):
     """A part's condition: ``level`` is ``"ok"``, ``"warn"``, ``"bad"`` or ``"off"``."""
 

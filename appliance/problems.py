@@ -7,6 +7,7 @@ Not for: forms (ui, ops), or finding out what is wrong (each part knows that of 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -15,6 +16,7 @@ from appliance.engine_api import (
     BridgeState,
     FailingTask,
     Health,
+    HoldState,
     RecorderState,
     Snapshot,
     TimerState,
@@ -23,6 +25,8 @@ from appliance.engine_api import (
 LOW_DISK_BYTES = 1_000_000_000
 MAX_IN_TEXT = 5
 """Names in the text of a part; further ones are counted."""
+MAX_HOLDS_NAMED = 10
+"""Holds that are problems of their own; further ones are counted."""
 BRIDGE_QUIET_S = 10.0
 """A bridge that lost its connection for less than this is no problem yet: brokers are restarted."""
 BRIDGE_BAD_S = 300.0
@@ -113,7 +117,7 @@ def parts(snapshot: Snapshot) -> list[Part]:
         if one.upload is not None
     ]
     found += [_alarm(one) for one in snapshot.timers if one.is_alarm]
-    return [*found, _failing(snapshot), _waiting(snapshot), _paused(snapshot)]
+    return [*found, _failing(snapshot), _waiting(snapshot), _held(snapshot), _paused(snapshot)]
 
 
 def _headline(what: str, recorder: RecorderState) -> str:
@@ -293,6 +297,56 @@ def _waiting(snapshot: Snapshot) -> Part:
     return Part("waiting starts", "warn", text, tuple(found))
 
 
+def _held(snapshot: Snapshot) -> Part:
+    """What operators hold, for a maintenance window for example."""
+    if not snapshot.holds:
+        return Part("holds", "ok")
+    now_ns = snapshot.taken_ns
+    found = [
+        Problem(
+            "warn",
+            f"{one.shown} is held {held_text(one, now_ns)}",
+            _held_headline(one, now_ns),
+            _held_place(one),
+        )
+        for one in snapshot.holds[:MAX_HOLDS_NAMED]
+    ]
+    if (more := len(snapshot.holds) - len(found)) > 0:
+        words = f"{more} further holds"
+        found.append(Problem("warn", words, words, Place("tasks"), more))
+    texts = [one.text for one in found[:MAX_IN_TEXT]]
+    return Part("holds", "warn", _joined(texts, len(snapshot.holds), "; "), tuple(found))
+
+
+def held_text(hold: HoldState, now_ns: int) -> str:
+    """``until 06:00 by ann: new disks; 14 starts wait``."""
+    parts = [f"by {hold.by}" + (f": {hold.reason}" if hold.reason else "")]
+    if hold.until_ns is not None:
+        parts[0] = f"until {moment_text(hold.until_ns, now_ns)} {parts[0]}"
+    if hold.drop:
+        parts.append("what asks for a start meanwhile is dropped")
+    if hold.waiting:
+        parts.append("1 start waits" if hold.waiting == 1 else f"{hold.waiting} starts wait")
+    return "; ".join(parts)
+
+
+def moment_text(at_ns: int, now_ns: int) -> str:
+    """A time of day here, with its date if it is another day's: ``06:00``."""
+    at, now = time.localtime(at_ns // 10**9), time.localtime(now_ns // 10**9)
+    return time.strftime("%H:%M" if at[:3] == now[:3] else "%Y-%m-%d %H:%M", at)
+
+
+def _held_headline(hold: HoldState, now_ns: int) -> str:
+    what = "all held" if hold.kind == "everything" else f"{hold.title or hold.name} held"
+    return what if hold.until_ns is None else f"{what} until {moment_text(hold.until_ns, now_ns)}"
+
+
+def _held_place(hold: HoldState) -> Place:
+    if hold.kind in ("timer", "client"):
+        return Place(hold.kind, hold.name)
+    return Place("tasks")
+
+
 def _paused(snapshot: Snapshot) -> Part:
     """Timers and waits that an operator paused."""
     named = [one for one in snapshot.timers if one.paused]
@@ -311,6 +365,6 @@ def _paused(snapshot: Snapshot) -> Part:
     return Part("paused timers", "warn", _joined(texts, len(named)), found)
 
 
-def _joined(texts: Sequence[str], count: int) -> str:
+def _joined(texts: Sequence[str], count: int, sign: str = ", ") -> str:
     more = count - len(texts)
-    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+    return sign.join(texts) + (f" and {more} more" if more > 0 else "")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import getpass
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +17,7 @@ import msgspec
 
 from appliance.commands.output import print_json
 from appliance.commands.progress import Progress, named, outcome_line
-from appliance.commands.target import config_of, target_of
+from appliance.commands.target import client_name, config_of, target_of
 from appliance.config.values import parse_duration
 from appliance.errors import (
     EXIT_NO_PERMISSION,
@@ -95,7 +93,9 @@ def execute(options: argparse.Namespace) -> int:
     payload = _payload(options)
     wait_s = _wait_s(options)
     config = config_of(options)
-    target = target_of(options, config=config, client=_client_id(), timeout_s=_CONNECT_S)
+    target = target_of(
+        options, config=config, client=client_name("terminal-start"), timeout_s=_CONNECT_S
+    )
     progress = Progress(sys.stderr, is_quiet=options.json)
     link = CommandLink(target)
     starts = _Starts(link, progress, target.client_id, wait_s, made_up=not options.client_id)
@@ -422,12 +422,3 @@ def _wait_s(options: argparse.Namespace) -> float | None:
     if seconds <= 0:
         raise UsageError(f"--timeout {options.timeout}: write a time above zero")
     return seconds
-
-
-def _client_id() -> str:
-    """What the made-up client id begins with: the log names the user of this machine by it."""
-    try:
-        user = getpass.getuser()
-    except (OSError, ImportError, KeyError):  # a user without a name, as in containers
-        user = ""
-    return "-".join(filter(None, ("terminal-start", re.sub(r"[^A-Za-z0-9_.-]", "_", user)[:40])))

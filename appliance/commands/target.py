@@ -6,6 +6,8 @@ Not for: connecting (mqtt/client.py, remote/link.py).
 from __future__ import annotations
 
 import argparse
+import getpass
+import re
 import secrets
 import ssl
 from pathlib import Path
@@ -36,6 +38,15 @@ def config_of(options: argparse.Namespace) -> str | None:
             return _USUAL_CONFIG
         options.host = "127.0.0.1"
     return None
+
+
+def client_name(command: str) -> str:
+    """What a made-up client id begins with: the log names the user of this machine by it."""
+    try:
+        user = getpass.getuser()
+    except (OSError, ImportError, KeyError):  # a user without a name, as in containers
+        user = ""
+    return "-".join(filter(None, (command, re.sub(r"[^A-Za-z0-9_.-]", "_", user)[:40])))
 
 
 def target_of(

@@ -471,6 +471,7 @@ class Appliance:
             self.bridges.connected,
             self.door,
             self.retained,
+            holds=lambda: self.tasks.holding.holds().holds,
         )
         self.status.publish("online")
         if config.http.bind is not None and config.http.butler:

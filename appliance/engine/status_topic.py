@@ -1,7 +1,7 @@
 """``<name>/status``: the retained status of the appliance.
 
 Published every half a minute, at the start and the end, when the journal fails or recovers, and
-when a bridge has lost or found its broker.
+when a bridge has lost or found its broker, and when something is held or released.
 While the journal fails, the message bypasses it, because subscribers must learn of the failure.
 Not for: health for programs on the machine (ops/health.py), figures (ops/metrics.py).
 """
@@ -15,7 +15,7 @@ from typing import Any
 from appliance.broker.door import Door
 from appliance.broker.subscriptions import Retained
 from appliance.counters import published_label_of
-from appliance.engine_api import BridgeState, Health, RecorderState, Snapshot
+from appliance.engine_api import BridgeState, Health, HoldState, RecorderState, Snapshot
 from appliance.model import Message
 from appliance.problems import bridge_level
 from appliance.tasks.outcomes import time_text
@@ -33,11 +33,15 @@ class StatusTopic:
         connected: Callable[[], Sequence[str]],
         door: Door,
         retained: Retained,
+        *,
+        holds: Callable[[], Sequence[HoldState]],
     ) -> None:
-        """``connected``: the names of the bridges that are connected."""
+        """``connected``: the names of the bridges that are connected; ``holds``: what is held."""
         self._snapshot = snapshot
         self._connected = connected
         self._were_connected: Sequence[str] = ()
+        self._holds = holds
+        self._were_held: Sequence[tuple[object, ...]] = ()
         self._journal_health = journal_health
         self._door = door
         self._retained = retained
@@ -46,7 +50,11 @@ class StatusTopic:
     def tick(self, seconds: int) -> None:
         """Called once a second; ``seconds`` counts the calls."""
         is_bad = self._journal_health().level == "bad"
-        has_changed = is_bad != self._was_bad or self._connected() != self._were_connected
+        has_changed = (
+            is_bad != self._was_bad
+            or self._connected() != self._were_connected
+            or _without_waiting(self._holds()) != self._were_held
+        )
         if seconds % EVERY_S == 0 or has_changed:
             self.publish("online")
 
@@ -54,6 +62,7 @@ class StatusTopic:
         """Publish now: ``"online"`` or ``"offline"``."""
         found = self._snapshot()
         self._were_connected = self._connected()
+        self._were_held = _without_waiting(found.holds)
         health = found.journal.health
         journal = {"health": health.level, "lastSequence": found.journal.last_seq}
         if health.text:
@@ -69,6 +78,7 @@ class StatusTopic:
             "messagesOut": found.messages_out,
             "journal": journal,
             "bridges": [_bridge(one, found.taken_ns) for one in found.bridges],
+            "holds": [_hold(one) for one in found.holds],
             "recorders": [_recorder(one) for one in found.recorders],
             "counters": {published_label_of(name): value for name, value in found.counters},
         }
@@ -80,6 +90,28 @@ class StatusTopic:
         self._door.hand(topic, payload)
         # For later subscribers; only in memory, until the next status is in the journal.
         self._retained.keep(Message(0, found.taken_ns, topic, payload, retain=True))
+
+
+def _without_waiting(holds: Sequence[HoldState]) -> Sequence[tuple[object, ...]]:
+    """What is told at once if it changes; how much waits is told with the next status."""
+    return [(one.kind, one.name, one.until_ns, one.reason, one.by, one.drop) for one in holds]
+
+
+def _hold(hold: HoldState) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "kind": hold.kind,
+        "by": hold.by,
+        "since": time_text(hold.since_ns),
+        "until": None if hold.until_ns is None else time_text(hold.until_ns),
+        "reason": hold.reason,
+        "drops": hold.drop,
+        "waiting": hold.waiting,
+    }
+    if hold.name:
+        body["name"] = hold.name
+    if hold.title:
+        body["title"] = hold.title
+    return body
 
 
 def _recorder(recorder: RecorderState) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from appliance.counters import Counter, published_label_of
-from appliance.engine_api import Snapshot
+from appliance.engine_api import HOLD_KINDS, Snapshot
 from appliance.ops.health import report
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -130,6 +130,20 @@ class _SnapshotCollector:
             "timers_paused",
             "Timers and waits that an operator paused",
             sum(timer.paused for timer in found.timers),
+        )
+        held = GaugeMetricFamily(
+            "appliance_holds",
+            "What operators hold: everything, tasks, triggers, timers, clients",
+            labels=("kind",),
+        )
+        kinds = [hold.kind for hold in found.holds]
+        for kind in HOLD_KINDS:
+            held.add_metric((kind,), kinds.count(kind))
+        yield held
+        yield _gauge(
+            "held_requests",
+            "Requests that wait for the end of a hold",
+            sum(hold.waiting for hold in found.holds),
         )
 
     def _counters(self) -> Iterable[Metric]:

@@ -10,14 +10,14 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 
-from appliance.engine_api import Holds, HoldState
+from appliance.engine_api import HOLD_KINDS, Holds, HoldState
 from appliance.errors import UnavailableError, UsageError
 from appliance.log.sanitize import escape
 from appliance.model import APP, Task
 from appliance.qlik.server import QlikError
 from appliance.tasks.catalog import TaskList, ambiguity, close_name, find
 from appliance.tasks.consumer import JournalConsumer
-from appliance.tasks.holds import KINDS, MAX_HOLDS, Hold, TooManyHoldsError
+from appliance.tasks.holds import MAX_HOLDS, Hold, TooManyHoldsError
 from appliance.tasks.schedule import Timing
 from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.state_store import StateStore
@@ -130,8 +130,8 @@ class Holding:
 
     def _found(self, kind: str, name: str) -> tuple[str, str]:
         """The name by which a thing is held, and its title. Raises ``UsageError``."""
-        if kind not in KINDS:
-            raise UsageError(f'"{escape(kind)}" can\'t be held; there are {", ".join(KINDS)}.')
+        if kind not in HOLD_KINDS:
+            raise UsageError(f'"{escape(kind)}" can\'t be held; there are {", ".join(HOLD_KINDS)}.')
         if kind == "everything":
             if name:
                 raise UsageError("Everything has no name; leave it out.")

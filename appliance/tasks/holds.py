@@ -14,13 +14,12 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from appliance.engine_api import HELD, HoldState
+from appliance.engine_api import HELD, HOLD_KINDS, HoldState
 from appliance.model import Cause
 from appliance.tasks.payloads import Rejection
 
 KIND = "hold"
 """Of the rows in ``tasks.db`` (kept.py)."""
-KINDS = ("everything", "task", "trigger", "timer", "client")
 MAX_HOLDS = 1000
 """Holds at a time; a further one is refused."""
 _FOR_EVER = 1 << 63
@@ -34,7 +33,7 @@ class Hold(msgspec.Struct, frozen=True):
     """One thing that is held. New fields have a default: rows of earlier versions stay readable."""
 
     kind: str
-    """One of ``KINDS``."""
+    """One of ``HOLD_KINDS``."""
     name: str
     """The task's id, the name of the trigger or timer, the client id; empty for everything."""
     until_ns: int | None
@@ -214,7 +213,7 @@ def decode(rows: Mapping[str, bytes]) -> tuple[list[Hold], list[str]]:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             left_out.append(name)
             continue
-        if hold.kind in KINDS and row_name(*hold.key) == name:
+        if hold.kind in HOLD_KINDS and row_name(*hold.key) == name:
             found.append(hold)
         else:
             left_out.append(name)

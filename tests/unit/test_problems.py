@@ -11,6 +11,7 @@ from appliance.engine_api import (
     BridgeSubscriptionState,
     FailingTask,
     Health,
+    HoldState,
     JournalState,
     ListenerState,
     QlikState,
@@ -21,7 +22,7 @@ from appliance.engine_api import (
 from appliance.model import ExecutionState
 from appliance.ops.health import report
 from appliance.ops.metrics import exposition
-from appliance.problems import Place, losses_in, problems
+from appliance.problems import Place, losses_in, moment_text, problems
 from appliance.ui.lines import line_width, text_of
 from appliance.ui.views import page_frame
 
@@ -46,6 +47,14 @@ replace = msgspec.structs.replace
 
 def failing(number: int, name: str, state: ExecutionState = ExecutionState.FAILED) -> FailingTask:
     return FailingTask(f"id-{number}", name, state, f"Table {number} is missing", number, NOW)
+
+
+def held(kind: str, name: str = "", **fields) -> HoldState:
+    return HoldState(
+        kind,
+        name,
+        **{"until_ns": None, "reason": "new disks", "by": "ann", "since_ns": NOW} | fields,
+    )
 
 
 def bridge(**fields) -> BridgeState:
@@ -117,6 +126,24 @@ CASES = {
         "paused timers",
         "nightly paused",
         Place("timer", "nightly"),
+    ),
+    "everything held": (
+        {"holds": (held("everything", waiting=14),)},
+        "holds",
+        "all held",
+        Place("tasks"),
+    ),
+    "timer held": (
+        {"holds": (held("timer", "nightly"),)},
+        "holds",
+        "nightly held",
+        Place("timer", "nightly"),
+    ),
+    "client held": (
+        {"holds": (held("client", "press-7", until_ns=NOW + 10**9),)},
+        "holds",
+        "press-7 held until ",
+        Place("client", "press-7"),
     ),
     "waiting start": (
         {
@@ -204,6 +231,33 @@ def test_many_problems_fit_on_the_first_line() -> None:
     assert "+32 more: !" in text_of(page_frame.alert(snapshot, 80, "!"))
     [part] = [one for one in report(snapshot).parts if one.name == "failing tasks"]
     assert part.text.endswith("and 26 more")
+
+
+def test_a_hold_says_until_when_by_whom_why_and_what_waits() -> None:
+    """Also how many there are of each kind, and what waits in all."""
+    until = NOW + 600 * 10**9
+    snapshot = replace(
+        WELL,
+        holds=(
+            held("everything", waiting=14, until_ns=until),
+            held("task", "id-1", title="Reload HR", drop=True),
+            *(held("client", f"press-{number}") for number in range(20)),
+        ),
+    )
+    found = problems(snapshot)
+    assert found[0].text == (
+        f"everything is held until {moment_text(until, NOW)} by ann: new disks; 14 starts wait"
+    )
+    assert found[1].text == (
+        "task Reload HR is held by ann: new disks; what asks for a start meanwhile is dropped"
+    )
+    assert sum(one.count for one in found) == 22
+    [part] = [one for one in report(snapshot).parts if one.name == "holds"]
+    assert part.text.endswith("and 17 more")
+    numbers = metrics(snapshot)
+    assert numbers["appliance_holds", "client"] == 20
+    assert numbers["appliance_holds", "timer"] == 0
+    assert numbers["appliance_held_requests",] == 14
 
 
 def test_labels_stay_bounded() -> None:
