@@ -559,6 +559,11 @@ class Counter(enum.Enum):
         "starts dropped by a hold",
         "A start was asked for while it was held with `appliance hold --drop`, so it was dropped.",
     )
+    FRESHNESS_MESSAGES_LEFT_OUT = (
+        "messages not followed for freshness",
+        "A message asked for a task whose freshness is not followed, because 2000 tasks are stale;",
+        "see why their runs fail.",
+    )
     REQUESTS_REFUSED_QUEUE_FULL = (
         "queue full",
         "A request was not taken because too many wait; see why the Qlik server takes none.",

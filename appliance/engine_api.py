@@ -256,6 +256,50 @@ class FailingTask(msgspec.Struct, frozen=True):
     ended_ns: int
 
 
+class TaskFreshness(msgspec.Struct, frozen=True):
+    """How fresh the data of one task is (docs/freshness.md).
+
+    The figures are of the present day and the six before it (UTC), times of messages that a run
+    has covered since: from the message to the end of that run.
+    """
+
+    task_id: str
+    """Empty while it is not known which tasks a message means: the server was not asked yet."""
+    name: str
+    app: str = ""
+    """The name of its app, if that is known."""
+    stale_since_ns: int | None = None
+    """When the oldest message came that no run has covered; ``None``: the data is fresh."""
+    oldest_seq: int = 0
+    """The number of that message."""
+    waiting: int = 0
+    """How many messages no run has covered."""
+    fresh_within_s: float | None = None
+    """The shortest ``fresh_within`` of the rules that asked for it."""
+    late_ns: int | None = None
+    """When that is, or was, over for a message that waits."""
+    is_late: bool = False
+    kind: str = ""
+    """Why it is stale, in a word: that of a wait (``WaitState.kind``), the state of a run or of the
+    last outcome, ``"unknown"`` or ``"none"``."""
+    why: str = ""
+    """Why it is stale, a sentence."""
+    execution: int = 0
+    """The execution that says more, 0 if there is none."""
+    fresh_ns: int | None = None
+    """When the data of its last successful run was there."""
+    messages: int = 0
+    runs: int = 0
+    """Runs that covered messages."""
+    merged: int = 0
+    """Messages whose request was merged into one that waited: runs that were saved."""
+    p50_s: float | None = None
+    p95_s: float | None = None
+    worst_s: float | None = None
+    usual_s: float | None = None
+    """The usual duration of its runs."""
+
+
 class Setup(msgspec.Struct, frozen=True):
     """What the first run's page says about the configuration."""
 
@@ -502,6 +546,20 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Given at the first run."""
     data: Health | None = None
     """Bad while a loss that a start found in the data directory waits for an operator."""
+    stale: tuple[TaskFreshness, ...] = ()
+    """Some stale tasks: those that are late, the longest late first, then by how long they are
+    stale; without the figures. ``Engine.freshness`` has all tasks."""
+    stale_count: int = 0
+    """How many tasks are stale; ``stale`` is bounded."""
+    late_count: int = 0
+    """How many of these are late."""
+    freshness_since_ns: int | None = None
+    """From when on it is known what messages asked for: the task database was begun then."""
+    latency_buckets: tuple[tuple[float, int], ...] = ()
+    """Messages that a run covered since the start: upper bound in seconds, and how many took no
+    longer. The last one has no bound (``inf``)."""
+    latency_sum_s: float = 0.0
+    """The time from these messages to fresh data, added up."""
     waits: tuple[WaitState, ...] = ()
     """Requests that wait for their start, those with the nearest time first, a hundred at most."""
     bridges: tuple[BridgeState, ...] = ()
@@ -803,6 +861,18 @@ class Engine(Protocol):
     def fire_timer(self, name: str, by: str) -> None:
         """Do now what a timer would do at its time, or end the wait of a request."""
         raise _lacks("fire a timer", name, by)
+
+    def freshness(self) -> Sequence[TaskFreshness]:
+        """How fresh each task is that messages asked for: late ones first, then stale ones."""
+        raise _lacks("tell how fresh tasks are")
+
+    def freshness_day(self, task_id: str) -> Sequence[tuple[int, float]]:
+        """Of the last 24 hours of a task, for each quarter of an hour in which data became fresh.
+
+        Each has its beginning (nanoseconds since 1970), and the longest time from a message to
+        fresh data, in seconds.
+        """
+        raise _lacks("tell how fresh a task was", task_id)
 
     def connect_bridge(self, name: str, by: str) -> None:
         """Let a bridge that waits for its next attempt connect now."""

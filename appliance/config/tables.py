@@ -419,6 +419,9 @@ class TriggerConfig(Table, frozen=True):
     """Start at the latest this long after the first message, even while further messages come."""
     cooldown: Annotated[Duration | None, Bounds(0.001), Example('"15m"')] = None
     """At most one start in this time; a request within it starts the task at its end."""
+    fresh_within: Annotated[Duration | None, Bounds(1), Example('"15m"')] = None
+    """How long after a message a successful run that began after it has to be over. If none is, the
+    task's data is late: a warning, and a `stale` notice. docs/freshness.md says what counts."""
     if_running: Literal["queue_one", "skip", "start"] = "queue_one"
     """What a message does while the task runs. `queue_one`: all such messages make one further
     run. `skip`: nothing. `start`: a start call at once."""
@@ -669,7 +672,7 @@ class MetricsConfig(Table, frozen=True):
     refused: name of another host`)."""
 
 
-NoticeKind = Literal["failed", "aborted", "succeeded", "recovered", "lost", "slow"]
+NoticeKind = Literal["failed", "aborted", "succeeded", "recovered", "lost", "slow", "stale"]
 
 
 OutcomeKind = Literal[
@@ -698,7 +701,8 @@ class NotifyConfig(Table, frozen=True):
     one that was aborted, unless a table for its task lists `aborted`. `aborted`: a run that was
     aborted, or a request that was taken back. `succeeded`: each success. `recovered`: the first
     success after a request that ended badly. `lost`: a run whose outcome can't be read. `slow`: a
-    run that takes three times as long as usual and at least a minute more."""
+    run that takes three times as long as usual and at least a minute more. `stale`: a task whose
+    data is later than a trigger's `fresh_within`."""
     tasks: Annotated[tuple[str, ...], Example('["Reload *"]')] = ()
     """Task names or ids, `*` for any text; empty: all tasks."""
     tags: Annotated[tuple[str, ...], Example('["critical"]')] = ()

@@ -44,6 +44,7 @@ from appliance.engine_api import (
     ServerTasks,
     Setup,
     Snapshot,
+    TaskFreshness,
     TimerState,
     TopicState,
     Values,
@@ -131,6 +132,8 @@ class View(Engine):
         rate_in, rate_out, history = appliance.live.rates()
         failing_count, failing = appliance.tasks.failing()
         waiting_count, waiting = appliance.tasks.waiting_long()
+        stale = appliance.tasks.stale()
+        latency_buckets, latency_sum_s = appliance.tasks.latencies()
         return Snapshot(
             taken_ns=appliance.clock_ns(),
             name=appliance.config.service.name,
@@ -173,6 +176,12 @@ class View(Engine):
             data=appliance.losses.health,
             waits=appliance.tasks.waits(),
             holds=appliance.tasks.holding.holds().holds,
+            stale=stale.tasks,
+            stale_count=stale.stale,
+            late_count=stale.late,
+            freshness_since_ns=appliance.tasks.freshness_since_ns,
+            latency_buckets=latency_buckets,
+            latency_sum_s=latency_sum_s,
         )
 
     def _recorders(self) -> tuple[RecorderState, ...]:
@@ -304,6 +313,12 @@ class View(Engine):
 
     def retained(self, topic: str) -> Message | None:
         return self._appliance.retained.get(topic)
+
+    def freshness(self) -> Sequence[TaskFreshness]:
+        return self._appliance.tasks.freshness()
+
+    def freshness_day(self, task_id: str) -> Sequence[tuple[int, float]]:
+        return self._appliance.tasks.freshness_day(task_id)
 
     def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
         return self._appliance.tasks.history(before_id, limit, task_id)

@@ -24,6 +24,7 @@ from appliance.engine_api import (
     Mark,
     ServerTasks,
     Snapshot,
+    TaskFreshness,
     TopicState,
     Values,
 )
@@ -60,6 +61,8 @@ _NUMBER: Callable[[bytes], int] = _decoder(int)
 _NUMBERS: Callable[[bytes], list[int]] = _decoder(list[int])
 _HOLD: Callable[[bytes], HoldState] = _decoder(HoldState)
 _HOLDS: Callable[[bytes], Holds] = _decoder(Holds)
+_FRESHNESS: Callable[[bytes], list[TaskFreshness]] = _decoder(list[TaskFreshness])
+_SLOTS: Callable[[bytes], list[tuple[int, float]]] = _decoder(list[tuple[int, float]])
 _TEXTS: Callable[[bytes], list[str]] = _decoder(list[str])
 
 
@@ -186,6 +189,12 @@ class AttachedEngine(Engine):
 
     def tasks(self) -> Sequence[Task]:
         return self._link.request(protocol.GetTasks(), _TASKS)
+
+    def freshness(self) -> Sequence[TaskFreshness]:
+        return self._link.request(protocol.GetFreshness(), _FRESHNESS)
+
+    def freshness_day(self, task_id: str) -> Sequence[tuple[int, float]]:
+        return self._link.request(protocol.GetFreshnessDay(task_id), _SLOTS)
 
     def explain(self, seq: int) -> Explanation:
         found = self._link.request(protocol.Explain(seq, is_whole=True), _EXPLANATION)

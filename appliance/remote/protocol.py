@@ -131,6 +131,14 @@ class FindExecutions(Operation, frozen=True, tag="find_executions"):
     numbers: Annotated[tuple[Number, ...], msgspec.Meta(max_length=MAX_FOUND)]
 
 
+class GetFreshness(Operation, frozen=True, tag="freshness"):
+    """How fresh each task is."""
+
+
+class GetFreshnessDay(Operation, frozen=True, tag="freshness_day"):
+    task_id: str
+
+
 class GetMarks(Operation, frozen=True, tag="marks"):
     """The marks of messages that are too old for the frames."""
 
@@ -256,6 +264,8 @@ AnyOperation = (
     | GetLastValues
     | GetExecutions
     | FindExecutions
+    | GetFreshness
+    | GetFreshnessDay
     | GetMarks
     | StartTask
     | RequestStarts

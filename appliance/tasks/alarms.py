@@ -1,30 +1,35 @@
-"""The times at which requests have to be looked at again.
+"""The times at which requests, or tasks, have to be looked at again.
 
-Not for: what is done then (dispatcher.py).
+Not for: what is done then (dispatcher.py, freshness.py).
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 STALE_KEPT = 64
 """Stale entries that are kept at most beside as many as there are alarms."""
+K = TypeVar("K", int, str)
 
 
-class Alarms:
-    """At most one time that counts for each request. Times are nanoseconds since the epoch."""
+class Alarms(Generic[K]):
+    """At most one time that counts for each request. Times are nanoseconds since the epoch.
+
+    ``K`` is the type of what names a request or task.
+    """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int]] = []
+        self._heap: list[tuple[int, K]] = []
         """(time, request); an entry that ``_set`` does not have is stale."""
-        self._set: dict[int, int] = {}
+        self._set: dict[K, int] = {}
 
     def __len__(self) -> int:
         """Entries that are kept, the stale ones among them."""
         return len(self._heap)
 
-    def set(self, request: int, at: int) -> None:
+    def set(self, request: K, at: int) -> None:
         """Look at a request at this time, unless it is looked at earlier anyway.
 
         The earlier look sets the alarm anew: many messages that put a start off make one entry,
@@ -35,7 +40,7 @@ class Alarms:
             self._set[request] = at
             heapq.heappush(self._heap, (at, request))
 
-    def drop(self, request: int) -> None:
+    def drop(self, request: K) -> None:
         """Remove a request's alarm, if it has one."""
         self._set.pop(request, None)
         # A request may end a day before its alarm; what is left of it must not pile up till then.
@@ -49,7 +54,7 @@ class Alarms:
         self._heap = [(at, one) for one, at in self._set.items()]
         heapq.heapify(self._heap)
 
-    def take_due(self, now: int) -> Iterator[int]:
+    def take_due(self, now: int) -> Iterator[K]:
         """Remove and return the requests whose time has come, one by one."""
         while self._heap and self._heap[0][0] <= now:
             at, request = heapq.heappop(self._heap)

@@ -143,6 +143,7 @@ class JournalConsumer:
             self._tallies = {rule: before.pop(rule.identity, _Tally()) for rule in triggers.rules}
             self._triggers = triggers
             self._rules_ns = self._state.clock_ns()
+            self._state.planner.book.freshness.take_limits(triggers.fresh_within(), self._rules_ns)
 
     def longest_expiry_s(self) -> float:
         """How long any rule wants what it asks for, in seconds."""
@@ -494,6 +495,8 @@ class JournalConsumer:
         except sqlite3.Error as error:
             _log.warning("Old executions could not be removed from the task database: %s", error)
             return
+        with self._state.lock:
+            self._state.planner.book.freshness.prune(now)
         if removed:
             _log.info("Removed %d old executions from the history", removed)
 

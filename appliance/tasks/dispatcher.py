@@ -20,6 +20,7 @@ from appliance.engine_api import PAUSED, HoldState
 from appliance.model import Cause, ExecutionState
 from appliance.tasks import holds
 from appliance.tasks.alarms import Alarms
+from appliance.tasks.freshness import selector_key
 from appliance.tasks.histories import with_duration
 from appliance.tasks.holds import Asker, Hold, Holds, asker_of
 from appliance.tasks.jobs import Job, JobKind, Limits
@@ -46,6 +47,8 @@ MAX_DOUBT_S = 2.0
 WAITS_FOR_QUIET = "Waits for quiet (debounce)."
 WAITS_FOR_COOLDOWN = "Waits for the cooldown after the last start."
 RUNS_ALREADY = "The task runs already."
+_MILLISECOND_NS = 1_000_000
+"""Times of runs have milliseconds, so the truth may be one later."""
 _BLOCKED = frozenset({RequestState.BLOCKED})
 _OVER = frozenset({RequestState.EXPIRED, RequestState.LOST})
 _CAN_BE_TRIED = frozenset({RequestState.READY, RequestState.LOOK_READY})
@@ -85,6 +88,8 @@ class Dispatcher:
         """Whether other appliances start tasks on the server: it is asked before each start."""
         self.clock_doubt_s: Callable[[], float] = lambda: 0.0
         """How exactly the difference between the server's clock and ours is known, in seconds."""
+        self.own_time_ns: Callable[[int], int] = lambda server_ns: server_ns
+        """The latest time of our clock at which the server's may have shown this time."""
         self.boot_ns = 0
         """When the machine was started. What is noted as asked for before then may have been
         started since: the note of its start call may be lost in a power cut."""
@@ -95,7 +100,7 @@ class Dispatcher:
         self.circuit_open = False
         """Whether the server does not answer: no job is handed out."""
         self.queues = TaskQueues()
-        self.alarms = Alarms()
+        self.alarms: Alarms[int] = Alarms()
         self._book = book
         self._chance = chance
         self._can_go: list[tuple[int, int]] = []
@@ -129,15 +134,28 @@ class Dispatcher:
         reply: Reply | None = None,
         asked_ns: int | None = None,
         happened_ns: int | None = None,
+        is_part: bool = False,
     ) -> int | Rejection:
         """Take a request; returns the id of the execution that answers it, new or merged into.
 
         ``asked_ns`` is when the message came (default ``now``); expiry counts from it.
         ``happened_ns`` is when what it tells of happened, if that is known to be earlier.
+        ``is_part``: it is a part of a request that was taken before.
         """
         book, asker = self._book, asker_of(cause)
         selected = selector.value if selector.kind == "id" else ""
         asked = now if asked_ns is None else asked_ns
+        if cause.kind == "message" and not is_part:
+            # Also if it is refused, or expires: the data does not know of the message yet.
+            book.freshness.asked(
+                freshness_key(selector),
+                book.histories.name_of(selector.value) if selector.kind == "id" else selector.text,
+                happened_ns or asked,
+                seq=cause.seq,
+                rule=cause.rule,
+                now=now,
+                reload=options.reload,
+            )
         if (refused := self.dropped_by_hold(selected, asker, asked, now)) is not None:
             return refused
         expires = asked + to_ns(options.expire_s)
@@ -150,6 +168,8 @@ class Dispatcher:
             target.last_seq = seq or target.last_seq
             target.newest_ns = max(target.wanted_ns, happened_ns or asked)
             target.add_askers((asker,))
+            if cause.kind == "message" and not is_same:
+                book.freshness.merged(freshness_key(selector), now)
             self._merge(target, now, expires, replies, merged=0 if is_same else 1)
             if target.look_since_ns is not None:
                 target.look_since_ns = max(target.look_since_ns, asked)
@@ -248,6 +268,9 @@ class Dispatcher:
             target.look_since_ns = max(target.look_since_ns, other.last_asked_ns)
         target.add_askers(other.askers)
         other.note_hold(now, is_held=False)
+        if other.execution.cause.kind == "message" and not is_same:
+            key = target.execution.task_id or selector_key(target.selector)
+            self._book.freshness.merged(key, now)
         self._merge(
             target,
             other.last_asked_ns,
@@ -745,6 +768,12 @@ class Dispatcher:
             if to is RequestState.SUCCEEDED and began is not None:
                 took_s = duration_s if duration_s is not None else (ended - began) / SECOND_NS
             self._remember_end(record, to, took_s)
+        if to is RequestState.SUCCEEDED and task_id:
+            self._note_fresh(record, began, ended_ns, now)
+        elif to is RequestState.REJECTED and not book.histories.name_of(task_id):
+            # A message can name any task, also one that does not exist.
+            key = task_id or selector_key(record.selector)
+            book.freshness.forget(key, record.wanted_ns, now)
         book.move(
             record,
             to,
@@ -761,6 +790,21 @@ class Dispatcher:
         if record.next_tasks:
             book.ended.append(record)
         self.decide_waiting(task_id, now)
+
+    def _note_fresh(
+        self, record: Record, began_ns: int | None, ended_ns: int | None, now: int
+    ) -> None:
+        """A run succeeded: what came before it certainly began is in the data."""
+        began = record.began_ns or 0
+        if began_ns is not None:
+            doubt = to_ns(self.clock_doubt_s()) + _MILLISECOND_NS
+            began = max(began, self.own_time_ns(began_ns) - doubt)
+        if not began:
+            return  # Nobody says when it began.
+        fresh = now if ended_ns is None else min(now, self.own_time_ns(ended_ns))
+        self._book.freshness.succeeded(
+            record.execution.task_id, began, fresh, now, reload=record.options.reload
+        )
 
     def _remember_end(self, record: Record, to: RequestState, took_s: float | None) -> None:
         histories, execution = self._book.histories, record.execution
@@ -791,6 +835,11 @@ def quiet_ns(record: Record) -> int:
         record.last_asked_ns + to_ns(options.debounce_s),
         record.execution.requested_ns + to_ns(max(options.debounce_max_s, options.debounce_s)),
     )
+
+
+def freshness_key(selector: TaskSelector) -> str:
+    """By what the freshness of what a selector means is known before the server was asked."""
+    return selector.value if selector.kind == "id" else selector_key(selector)
 
 
 def _is_bad(outcome: RequestState) -> bool:

@@ -34,6 +34,7 @@ from appliance.engine_api import (
     QlikState,
     RuleState,
     ServerTasks,
+    TaskFreshness,
     TimerState,
     WaitState,
 )
@@ -48,6 +49,7 @@ from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
 from appliance.tasks.direct_starts import DirectStarts
 from appliance.tasks.explanation import Explainer
+from appliance.tasks.freshness_report import FreshnessReport, Named
 from appliance.tasks.health_watch import HealthWatch
 from appliance.tasks.holding import Holding
 from appliance.tasks.jobs import Limits
@@ -161,8 +163,11 @@ class TaskEngine:
         self._planner.dispatcher.has_others = other_appliances
         if server is not None:
             self._planner.dispatcher.clock_doubt_s = server.clock_doubt_s
+            self._planner.dispatcher.own_time_ns = server.own_time_ns
+        self._planner.book.freshness.take_limits(rules.fresh_within(), 0)
         self._planner.dispatcher.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
         self._state = StateStore(self._store, self._planner, self._views, telling, clock_ns)
+        self._freshness = FreshnessReport(self._state, self._tasks, service_name)
         lookup = None
         if server is not None:
             lookup = OutcomeLookup(server, self._tasks, self._planner.count)
@@ -460,6 +465,19 @@ class TaskEngine:
         """How many starts wait longer than they should, and the oldest of them."""
         return self._views.waiting_long(self._clock_ns())
 
+    def stale(self) -> Named:
+        """The stale tasks, some by name."""
+        return self._freshness.named()
+
+    @property
+    def freshness_since_ns(self) -> int:
+        """From when on it is known what messages asked for."""
+        return self._planner.book.freshness.since_ns
+
+    def latencies(self) -> tuple[tuple[tuple[float, int], ...], float]:
+        """How long messages took to fresh data, since the start: see ``Snapshot``."""
+        return self._freshness.latencies()
+
     def _database_health(self) -> Health:
         trouble = self._state.trouble
         if trouble:
@@ -481,6 +499,7 @@ class TaskEngine:
         return {
             **self._planner.counters,
             Counter.SIGHTINGS_FORGOTTEN: self._consumer.redeliveries.forgotten,
+            Counter.FRESHNESS_MESSAGES_LEFT_OUT: self._planner.book.freshness.left_out,
             Counter.TASK_ROWS_UNREADABLE: len(self._store.left_out),
             Counter.START_KEYS_FORGOTTEN: self._store.keys_forgotten,
         }
@@ -492,6 +511,14 @@ class TaskEngine:
         with self._state.lock:
             records = self._store.records(before_id, limit, task_id)
         return tuple(record.execution for record in records)
+
+    def freshness(self) -> list[TaskFreshness]:
+        """How fresh each task is that messages asked for."""
+        return self._freshness.all()
+
+    def freshness_day(self, task_id: str) -> list[tuple[int, float]]:
+        """The last 24 hours of a task: see ``Engine.freshness_day``."""
+        return self._freshness.day(task_id)
 
     def kept_log(self, execution: Execution) -> Path | None:
         """The file that an execution's whole script log was kept in, if it is still there."""

@@ -119,6 +119,7 @@ class LookFirst:
             task_id=report.task_id.lower() if is_other_task else "",
             step=BY_OTHER,
         )
+        record.began_ns = report.began_from_ns
         self._note_start(record.execution.task_id, min(report.began_until_ns or now, now))
         dispatcher.decide_waiting(record.execution.task_id, now)
         self._runs.report(record, report, now)

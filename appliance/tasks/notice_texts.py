@@ -78,6 +78,8 @@ def usual_title(notice: Notice, task: Task | None) -> str:
     match notice.kind:
         case "recovered":
             return f"{name} succeeds again"
+        case "stale":
+            return f"{name} is stale"
         case "slow":
             return f"{name} takes longer than usual"
         case "lost":
@@ -92,6 +94,9 @@ def usual_text(notice: Notice, log_lines: int) -> str:
     lines = [execution.reason] if execution.reason else []
     if notice.kind == "slow" and execution.usual_s is not None:
         lines.append(f"It usually takes {execution.usual_s:.0f} s.")
+    if notice.kind == "stale":
+        # Not an outcome of one request: the reason has all there is to say.
+        return _lines_of([*lines, f"Task {execution.task_id}"])
     by = "" if execution.cause.kind == "http" else "by "
     lines.append(f"Asked for {by}{escape(cause_text(execution.cause))}")
     lines.append(f"Task {execution.task_id}, execution {execution.id}")

@@ -18,7 +18,7 @@ import msgspec
 from appliance.counters import Counter
 from appliance.model import Cause, ExecutionState, ReloadOptions, Task
 from appliance.qlik.server import QlikError, Report
-from appliance.tasks.dispatcher import RUNS_ALREADY, Dispatcher
+from appliance.tasks.dispatcher import RUNS_ALREADY, Dispatcher, freshness_key
 from appliance.tasks.jobs import Limits
 from appliance.tasks.look_first import LookFirst
 from appliance.tasks.payloads import Rejection
@@ -70,7 +70,6 @@ class Planner:
         self.usual_s = book.histories.usual_s
         self.state_of = book.state_of
         self.begin = dispatcher.begin
-        self.next_due = dispatcher.next_due
         self.cancel = dispatcher.cancel
         self.pause = dispatcher.pause
         self.expedite = dispatcher.expedite
@@ -130,8 +129,16 @@ class Planner:
                 record.look_since_ns = record.last_asked_ns
             dispatcher.put_back(record, now)
 
-    def follow_step(self, step_ns: int) -> None:
-        """The clock was set by this: what waits goes on waiting for as long as before."""
+    def next_due(self) -> int | None:
+        """When there is something to do at the earliest, if nothing else happens."""
+        due = (self.dispatcher.next_due(), self.book.freshness.next_due())
+        return min((at for at in due if at is not None), default=None)
+
+    def follow_step(self, step_ns: int, now: int) -> None:
+        """The clock was set by this: what waits goes on waiting for as long as before.
+
+        ``now`` is the time after the step.
+        """
         book = self.book
         for record in list(book.open.values()):
             record.shift(step_ns)
@@ -139,6 +146,7 @@ class Planner:
         for number in book.followed_since:
             book.followed_since[number] += step_ns
         self.dispatcher.follow_step(step_ns)
+        book.freshness.shift(step_ns, now)
         self.logs.shift(step_ns)
         for task_id, history in list(self.histories.items()):
             if history.last_start_ns:
@@ -168,6 +176,12 @@ class Planner:
             return
         own = record.options.reload
         found = list(zip(tasks, reloads or [own] * len(tasks), strict=True))
+        self.book.freshness.resolved(
+            freshness_key(record.selector),
+            record.wanted_ns,
+            [(one.id, one.name, how) for one, how in found],
+            now,
+        )
         if record.selector.kind == "together" and not self._has_room(record, found, now):
             return
         if (rest := self._without_dropped(record, found, now)) is None:
@@ -275,6 +289,7 @@ class Planner:
             execution.cause,
             now,
             asked_ns=execution.requested_ns,
+            is_part=True,
         )
         found = self.book.open.get(number) if isinstance(number, int) else None
         if found is not None:

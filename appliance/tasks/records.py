@@ -51,6 +51,7 @@ _TIMES = (
     "first_attempt_ns",
     "seen_ns",
     "held_since_ns",
+    "began_ns",
 )
 """Fields of ``Record`` that are ``None`` or a time of our clock."""
 
@@ -119,6 +120,9 @@ class Record(msgspec.Struct, eq=False):
     """Since when a hold keeps it waiting, as far as its expiry does not know of it yet."""
     further_askers: tuple[Asker, ...] = ()
     """The rules and timers that asked for it besides the one of its cause."""
+    began_ns: int | None = None
+    """The earliest time at which its run may have begun, by our clock, as far as the call or a look
+    told it: what came before that, the data of the run knows of (freshness.py)."""
 
     @property
     def wanted_ns(self) -> int:

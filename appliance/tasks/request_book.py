@@ -16,6 +16,7 @@ import msgspec
 from appliance.counters import Counter
 from appliance.model import Cause, Execution, ExecutionState, Step, Task, sender
 from appliance.tasks import states
+from appliance.tasks.freshness import Freshness
 from appliance.tasks.histories import TaskHistories
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
@@ -53,6 +54,7 @@ class RequestBook:
         self.followed_since: dict[int, int] = {}
         """Since when each run is followed, by our clock."""
         self.histories = TaskHistories(known)
+        self.freshness = Freshness()
         self.counters: dict[Counter, int] = {}
         self.next_id = 1
         self._states: dict[int, RequestState] = {}

@@ -99,6 +99,8 @@ class Runs:
             execution_id=run,
             next_attempt_ns=None,
         )
+        if record.posted_ns is not None:
+            record.began_ns = record.posted_ns
         record.forget_call()
         record.seen_ns = book.followed_since[record.id] = now
         book.note_run(run, record.id)
@@ -121,6 +123,7 @@ class Runs:
         queues.leave(record)
         book.change(record, task_id=task_id)
         queues.activate(record)
+        book.freshness.renamed(before, task_id, now)
         for other in queues.inactive(before):
             queues.leave(other)
             book.change(other, task_id=task_id)

@@ -33,6 +33,7 @@ from appliance.storage.sqlite import explain, is_damage
 from appliance.tasks import holds
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.cursors import Cursors
+from appliance.tasks.freshness import KIND as FRESHNESS
 from appliance.tasks.internal_errors import InternalErrors
 from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.notice import LogKnown, Notice, notice_of
@@ -46,6 +47,9 @@ from appliance.tasks.told import Told, history_of
 from appliance.tasks.views import MAX_EXECUTIONS, MAX_MESSAGES, Views
 
 _log = logging.getLogger(__name__)
+FRESHNESS_SINCE = "freshness since"
+"""The kind of the value in ``tasks.db`` that says from when on freshness is known."""
+_DIGITS = 20
 MAX_OUTBOX = 20_000
 """Publications that wait for the broker; beyond it the oldest are dropped and counted."""
 
@@ -86,6 +90,10 @@ class StateStore:
         self._outcomes = outcomes
         self.offer: Callable[[Notice | LogKnown], None] = lambda _: None
         """Takes news for people (notices.py)."""
+        self.tell_late: Callable[[str], None] = lambda _: None
+        """Within a change: tells that the data of a task is older than a rule wants it."""
+        self.tell_freshness: Callable[[str], None] = lambda _: None
+        """Within a change: publishes how fresh a task is."""
         self._announced: tuple[object, ...] = ()
         self._unnoted_jobs: list[Job] = []
         """Jobs that a worker gets when their change is on disk."""
@@ -131,6 +139,7 @@ class StateStore:
                     self.planner.note_run(one.execution.execution_id, one.id)
             self.planner.histories.update(self.store.histories())
             now = self.clock_ns()
+            self._open_freshness(now)
             records = self.store.open_records()
             if left_out := self.store.left_out:
                 rows = ", ".join(sorted(f"{key} of {table}" for table, key in left_out)[:10])
@@ -154,9 +163,23 @@ class StateStore:
                 )
                 for record in records:
                     record.shift(-back_ns)
-                self.planner.follow_step(-back_ns)
+                self.planner.follow_step(-back_ns, now)
             self._left = records
             self.views.show((one.execution, one.label) for one in records)
+
+    def _open_freshness(self, now: int) -> None:
+        """Read how fresh each task was. Without these rows, that is known from now on only."""
+        freshness, kept = self.planner.book.freshness, self.planner.book.changes.kept
+        unreadable = freshness.load(self.store.kept(FRESHNESS), now)
+        since = self.store.kept(FRESHNESS_SINCE).get("", b"").decode("ascii", "ignore")
+        freshness.since_ns = int(since) if since.isdecimal() and len(since) < _DIGITS else now
+        if unreadable:
+            freshness.since_ns = now
+            self.store.losses.append(
+                f"How fresh tasks were can't be read from the task database (rows: "
+                f"{len(unreadable)}): which messages no run had covered is not known of them."
+            )
+        kept[FRESHNESS_SINCE, ""] = str(freshness.since_ns).encode()
 
     def rebuild_after(self, seq: int) -> None:
         """Begin with a cursor behind ``seq``, and with what the whole journal tells."""
@@ -307,7 +330,7 @@ class StateStore:
                 return
             with self.change() as planner:
                 clock.adopt(step_ns)
-                planner.follow_step(step_ns)
+                planner.follow_step(step_ns, self.clock_ns())
                 planner.book.changes.is_forced = True
                 self.on_step(step_ns)
             self.changed.notify_all()
@@ -358,6 +381,10 @@ class StateStore:
                 self._tell(record, execution)
             except Exception:  # noqa: BLE001 - one that can't be told must not silence the others
                 self.set_aside(f"the news of execution {execution.id}")
+        try:
+            self._mind_freshness(planner)
+        except Exception:  # noqa: BLE001 - what is told of freshness holds no request back
+            self.set_aside("how fresh tasks are")
         self._held_notices.extend(Notice("slow", one) for one in planner.slow)
         planner.slow.clear()
         changes = planner.book.changes
@@ -416,6 +443,15 @@ class StateStore:
             dispatcher.has_new_holds = False
             self.views.holds = dispatcher.hold_states()
 
+    def _mind_freshness(self, planner: Planner) -> None:
+        """Tell what became stale for too long, and note what has changed."""
+        freshness, now = planner.book.freshness, self.clock_ns()
+        for key in freshness.take_late(now):
+            self.tell_late(key)
+        for key in freshness.take_told(now):
+            self.tell_freshness(key)
+        planner.book.changes.kept.update(freshness.take_changed())
+
     def _note_published_seq(self, changes: Changes) -> None:
         """Note how far the journal need not be compared with the outbox at the next start."""
         if changes.published is None and "seq" not in changes.meta:
@@ -464,6 +500,10 @@ class StateStore:
             for what in left_out:
                 self.set_aside(what)
             self.store.write(changes)
+
+    def tell(self, notice: Notice) -> None:
+        """Within a change: tell people once the change is durable."""
+        self._held_notices.append(notice)
 
     def set_aside(self, what: str) -> None:
         """Within the handling of an exception: log it, count it, show it."""

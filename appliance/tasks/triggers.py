@@ -60,6 +60,8 @@ class Trigger:
         self._condition = Condition(config.when, where=where) if config.when else None
         self.asks_for_log = any(key.partition(".")[0] in _OF_LOG for key in config.when or ())
         """Whether it acts on what becomes of a script log, not on the outcome itself."""
+        self.fresh_within_s = None if config.fresh_within is None else float(config.fresh_within)
+        """Within how many seconds after a message its task's data should be fresh."""
         self.all_or_nothing = config.all_or_nothing
         debounce = float(config.debounce or 0.0)
         self.options = Options(

@@ -114,6 +114,14 @@ class Triggers:
         for rule in self.rules:
             self._matcher.add(rule.topic, rule)
 
+    def fresh_within(self) -> dict[str, float]:
+        """The ``fresh_within`` of each rule that has one, in seconds, by its name."""
+        limits: dict[str, float] = {}
+        for rule in self.rules:
+            if (limit_s := rule.fresh_within_s) is not None:
+                limits[rule.name] = min(limit_s, limits.get(rule.name, limit_s))
+        return limits
+
     def concern(self, topic: str) -> bool:
         """Whether any rule's filter matches (the cheap question, asked for every message)."""
         return bool(self._matcher.match(topic))

@@ -66,6 +66,10 @@ class Views:
         self._executions: OrderedDict[int, tuple[Execution, str]] = OrderedDict()
         self._open: dict[int, Execution] = {}
         self._active: set[int] = set()
+        self._open_of: dict[str, dict[int, None]] = {}
+        """The numbers of the open executions of each task."""
+        self._last_of: OrderedDict[str, int] = OrderedDict()
+        """The number of the execution of each task that ended last."""
         self._answers: OrderedDict[int, list[Answer]] = OrderedDict()
         self._ended: OrderedDict[int, tuple[int, bool]] = OrderedDict()
         self._timers: tuple[TimerState, ...] | None = ()
@@ -87,7 +91,7 @@ class Views:
         with self._lock:
             for number in removed:
                 self._executions.pop(number, None)
-                self._open.pop(number, None)
+                self._close(number)
                 self._active.discard(number)
             for execution, label in changed:
                 self._show(execution, label)
@@ -103,17 +107,34 @@ class Views:
         number = execution.id
         self._executions[number] = (execution, label)
         if execution.state.is_final:
-            self._open.pop(number, None)
+            self._close(number)
             self._last_outcomes.note(execution)
+            if execution.task_id:
+                self._last_of[execution.task_id] = number
+                self._last_of.move_to_end(execution.task_id)
+                if len(self._last_of) > MAX_EXECUTIONS:
+                    self._last_of.popitem(last=False)
             ended = execution.ended_ns or execution.requested_ns
             if execution.state == ExecutionState.SUCCEEDED or execution.state.is_bad:
                 self._ended[number] = (ended, execution.state.is_bad)
         else:
+            before = self._open.get(number)
+            if before is None or before.task_id != execution.task_id:
+                self._close(number)
+                self._open_of.setdefault(execution.task_id, {})[number] = None
             self._open[number] = execution
         if execution.state in _ACTIVE:
             self._active.add(number)
         else:
             self._active.discard(number)
+
+    def _close(self, number: int) -> None:
+        """An execution is not open any more, or not one of the same task."""
+        before = self._open.pop(number, None)
+        if before is not None and (of_task := self._open_of.get(before.task_id)) is not None:
+            of_task.pop(number, None)
+            if not of_task:
+                del self._open_of[before.task_id]
 
     def _evict(self) -> None:
         number, (execution, label) = self._executions.popitem(last=False)
@@ -169,6 +190,17 @@ class Views:
     def execution(self, number: int) -> Execution | None:
         with self._lock:
             found = self._executions.get(number)
+        return found[0] if found else None
+
+    def open_of(self, task_id: str, limit: int) -> tuple[Execution, ...]:
+        """The oldest open executions of a task (empty: of tasks that are not known yet)."""
+        with self._lock:
+            return tuple(self._open[one] for one in islice(self._open_of.get(task_id, ()), limit))
+
+    def last_of(self, task_id: str) -> Execution | None:
+        """The execution of a task that ended last, if it is one of the newest."""
+        with self._lock:
+            found = self._executions.get(self._last_of.get(task_id, 0))
         return found[0] if found else None
 
     def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
@@ -263,7 +295,7 @@ class Views:
             late = [
                 _wait_of(one)
                 for one in islice(self._open.values(), _LOOKED_AT)
-                if is_too_long(one, _why(one)[0], now)
+                if is_too_long(one, why_it_waits(one)[0], now)
             ]
             self._waiting_long = (len(late), tuple(late[:MAX_NAMED]))
             return self._waiting_long
@@ -297,7 +329,7 @@ def _wait_kind(execution: Execution) -> str:
 
 
 def _wait_of(execution: Execution) -> WaitState:
-    kind, reason = _why(execution)
+    kind, reason = why_it_waits(execution)
     return WaitState(
         name=wait_name(execution),
         execution=execution.id,
@@ -309,7 +341,7 @@ def _wait_of(execution: Execution) -> WaitState:
     )
 
 
-def _why(execution: Execution) -> tuple[str, str]:
+def why_it_waits(execution: Execution) -> tuple[str, str]:
     """The kind and the reason of a wait."""
     reason = execution.reason
     if execution.state is ExecutionState.STARTING:

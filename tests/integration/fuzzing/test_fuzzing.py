@@ -472,6 +472,7 @@ def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
         protocol.Hold("client", "nobody", None, "", drop=False), protocol.Release("trigger", "x"),
         protocol.FireTimer("run limit"), protocol.GetLastValues(("a/b", "#")),
         protocol.FindExecutions((1, 2**64)), protocol.RequestStarts('{"tag": "x"}'),
+        protocol.GetFreshness(), protocol.GetFreshnessDay("x"),
         protocol.CheckServer(), protocol.ConnectBridge("plant"), protocol.Explain(2**63), protocol.ExplainMessage("a/#", b"\xff"),
         protocol.Search(MessageFilter(("#",), texts=("x",)), 2**63, -1),
         protocol.GetValues(AskedValues("a/b", 10**9, 2**70, ("$", "x.y"), -1), 2**63),

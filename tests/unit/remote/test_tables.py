@@ -106,5 +106,5 @@ def test_names_on_the_wire_stay():
         "marks", "start_task", "repeat", "stop_execution", "publish", "clear_retained", "acknowledge",
         "last_values", "end_session", "check_server", "connect_bridge", "explain", "explain_message", "find_executions", "request_starts",
         "search", "disconnect", "pause_timer", "fire_timer", "stop",
-        "values", "holds", "hold", "release",
+        "freshness", "freshness_day", "values", "holds", "hold", "release",
     }  # fmt: skip

@@ -1,0 +1,613 @@
+"""How fresh the data of each task is: which messages no successful run has covered yet.
+
+A message asks for a task when a rule takes it. A run covers the message if it succeeded, certainly
+began after the message, and reloaded what the message asked for. Until then the task is stale since
+the oldest message that is not covered. docs/freshness.md has the whole definition.
+
+No threads, clock, disk or network: times come as arguments, nanoseconds of our clock. What has to
+outlive a restart is in ``TaskFreshnessState``; the state store writes those that changed in the
+transaction of the change itself.
+
+Not for: why a task is stale, in words (freshness_report.py), or telling people (state_store.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2s
+
+import msgspec
+
+from appliance.model import ReloadOptions
+from appliance.tasks.alarms import Alarms
+from appliance.tasks.selector import TaskSelector
+
+KIND = "freshness"
+"""The kind of its values in ``tasks.db`` (kept.py); the name is the task's id."""
+SECOND_NS = 1_000_000_000
+DAY_NS = 86400 * SECOND_NS
+SLOT_NS = 900 * SECOND_NS
+"""The plot over the day has one value for each quarter of an hour."""
+DAYS = 7
+"""The present day (UTC) and the six before it: what the figures of a task are about."""
+MAX_TASKS = 2000
+"""Tasks that are followed; beyond it the fresh one that was asked for least recently goes."""
+MAX_ASKS = 64
+"""Messages of a task that wait uncovered, each by itself; beyond it the two that came closest
+together are held as one."""
+MANY_ASKS = 32
+"""While so many wait, the messages of one second are held as one at once: this takes no search."""
+MAX_RUNS = 8
+"""Successful runs of a task that are remembered for messages that are read late."""
+MAX_RULES = 16
+STEPS_A_DOUBLING = 4
+"""Buckets of the latency for each doubling: a percentile is at most 19 % too high."""
+KEPT_NS = 30 * DAY_NS
+"""A task that no message has asked for in this time is forgotten."""
+LAST_BUCKET = 22 * STEPS_A_DOUBLING
+"""Some 48 days."""
+BOUNDS_S = (5, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+"""Upper bounds of the histogram of all tasks, in seconds, besides the one without a bound."""
+TELL_EVERY_NS = 10 * SECOND_NS
+"""The topic of a task's freshness gets at most one message in this time."""
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True):
+    """One message that no run has covered yet, or several that came close together."""
+
+    first_ns: int
+    """When the oldest of them came."""
+    last_ns: int
+    """When the newest of them came: only a run that began after it covers them."""
+    seq: int
+    """The number of the oldest one."""
+    last_seq: int
+    """The number of the newest one."""
+    count: int
+    rules: tuple[str, ...]
+    """The names of the rules that took them."""
+    reload: ReloadOptions = ReloadOptions()
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """A run that succeeded."""
+
+    began_ns: int
+    """When it began at the earliest."""
+    fresh_ns: int
+    """When its data was there."""
+    reload: ReloadOptions = ReloadOptions()
+
+    def covers(self, ask: Ask) -> bool:
+        """Whether the data of this run knows of what these messages tell."""
+        loads_it = self.reload.variables == ask.reload.variables and (
+            not self.reload.partial or ask.reload.partial
+        )
+        return loads_it and self.began_ns >= ask.last_ns
+
+
+class Day(msgspec.Struct, array_like=True):
+    """What became fresh on one day (UTC)."""
+
+    messages: int = 0
+    worst_s: float = 0.0
+    merged: int = 0
+    """Messages whose request was merged into one that waited: runs that were saved."""
+    runs: int = 0
+    """Runs that covered messages."""
+    buckets: dict[int, int] = {}
+    """How many messages, by the bucket of their latency."""
+
+
+class TaskFreshnessState(msgspec.Struct, array_like=True):
+    """What is remembered of one task. New fields have a default: databases must stay readable."""
+
+    name: str
+    asks: list[Ask] = []
+    runs: list[Run] = []
+    days: dict[int, Day] = {}
+    slots: dict[int, float] = {}
+    """The longest latency, in seconds, of what became fresh in a quarter of an hour."""
+    rules: list[str] = []
+    """The rules that asked for it lately."""
+    is_late: bool = False
+    """Whether it was told that ``fresh_within`` is over for messages that still wait."""
+    asked_ns: int = 0
+    """When it was asked for last."""
+    is_told: bool = False
+    """Whether its topic has a retained message."""
+
+    @property
+    def stale_since_ns(self) -> int | None:
+        """When the oldest message came that no run has covered; ``None``: the data is fresh."""
+        return min((one.first_ns for one in self.asks), default=None)
+
+    @property
+    def oldest(self) -> Ask | None:
+        return min(self.asks, key=lambda one: one.first_ns, default=None)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages no run has covered."""
+        return sum(one.count for one in self.asks)
+
+    @property
+    def fresh_ns(self) -> int | None:
+        """When the data of the last successful run was there."""
+        return max((one.fresh_ns for one in self.runs), default=None)
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """The last days of a task: from a message to fresh data, in seconds."""
+
+    messages: int = 0
+    runs: int = 0
+    merged: int = 0
+    p50_s: float | None = None
+    p95_s: float | None = None
+    worst_s: float | None = None
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """A stale task in short."""
+
+    key: str
+    since_ns: int
+    late_ns: int | None
+    """When ``fresh_within`` is or was over for one of its messages; ``None``: no rule has it."""
+
+
+def selector_key(selector: TaskSelector) -> str:
+    """The key of what a message asked for while it is not known which tasks that are."""
+    return f"?{blake2s(msgspec.msgpack.encode(selector), digest_size=16).hexdigest()}"
+
+
+def is_task(key: str) -> bool:
+    """Whether a key is the id of a task."""
+    return not key.startswith("?")
+
+
+def bucket_of(latency_s: float) -> int:
+    """The bucket of a latency: the smallest whose upper bound is not below it."""
+    if latency_s <= 1.0:
+        return 0
+    bucket = math.ceil(math.log2(latency_s) * STEPS_A_DOUBLING - 1e-9)
+    return min(max(bucket, 0), LAST_BUCKET)
+
+
+def upper_s(bucket: int) -> float:
+    """The upper bound of a bucket, in seconds."""
+    return float(2.0 ** (bucket / STEPS_A_DOUBLING))
+
+
+def figures(state: TaskFreshnessState, now: int) -> Figures:
+    """What the last ``DAYS`` days say of a task."""
+    first = now // DAY_NS - DAYS + 1
+    days = [day for number, day in state.days.items() if number >= first]
+    messages = sum(one.messages for one in days)
+    runs, merged = sum(one.runs for one in days), sum(one.merged for one in days)
+    if not messages:
+        return Figures(0, runs, merged)
+    buckets: dict[int, int] = {}
+    for day in days:
+        for bucket, count in day.buckets.items():
+            buckets[bucket] = buckets.get(bucket, 0) + count
+    worst = max(one.worst_s for one in days)
+
+    def percentile(share: float) -> float:
+        rank, seen = math.ceil(share * messages), 0
+        for bucket in sorted(buckets):
+            seen += buckets[bucket]
+            if seen >= rank:
+                return min(upper_s(bucket), worst)
+        return worst
+
+    return Figures(messages, runs, merged, percentile(0.5), percentile(0.95), worst)
+
+
+class Freshness:
+    """All tasks that messages asked for. Not thread-safe: the state store's lock guards it.
+
+    ``stale`` alone may be copied (``dict.copy``) by any thread.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, TaskFreshnessState] = {}
+        """By the task's id, or by ``selector_key`` while the task is not known."""
+        self.stale: dict[str, Stale] = {}
+        self.since_ns = 0
+        """From when on messages are known: the database was begun anew then."""
+        self.left_out = 0
+        """Messages that are not followed because ``MAX_TASKS`` tasks are stale."""
+        self.histogram = [0] * (len(BOUNDS_S) + 1)
+        """Messages of all tasks since the start by their latency; the last bucket has no bound."""
+        self.latency_sum_s = 0.0
+        self._limits_s: dict[str, float] = {}
+        self._unasked: OrderedDict[str, list[Run]] = OrderedDict()
+        """Runs of tasks that no message has asked for: one may be read late."""
+        self._late: Alarms[str] = Alarms()
+        self._tell: Alarms[str] = Alarms()
+        self._told_ns: dict[str, int] = {}
+        self._changed: set[str] = set()
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def asked(
+        self,
+        key: str,
+        name: str,
+        asked_ns: int,
+        *,
+        seq: int,
+        rule: str,
+        now: int,
+        reload: ReloadOptions = ReloadOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        """A message that came at ``asked_ns`` asks for a task."""
+        if not self._extend(key, asked_ns, seq, rule, reload):
+            ask = Ask(asked_ns, asked_ns, seq, seq, 1, (rule,), reload)
+            self._add(key, name, (ask,), now)
+
+    def merged(self, key: str, now: int, *, by: int = 1) -> None:
+        """A request was merged into one that waited already: so many runs were saved."""
+        if (state := self.tasks.get(key)) is not None:
+            self._day(state, now).merged += by
+            self._changed.add(key)
+
+    def resolved(
+        self, key: str, until_ns: int, found: Sequence[tuple[str, str, ReloadOptions]], now: int
+    ) -> None:
+        """What messages up to ``until_ns`` asked for is found: (task id, name, how) of each."""
+        state = self.tasks.get(key)
+        if state is None:
+            return
+        asks = [one for one in state.asks if one.last_ns <= until_ns]
+        merged = sum(day.merged for day in state.days.values())
+        for task_id, name, reload in found:
+            moved = [msgspec.structs.replace(one, reload=reload) for one in asks]
+            self._add(task_id, name, moved, now)
+            if merged:
+                self.merged(task_id, now, by=merged)
+        state.days = {}
+        self.forget(key, until_ns, now)
+
+    def forget(self, key: str, until_ns: int, now: int) -> None:
+        """What messages up to ``until_ns`` asked for does not exist."""
+        if (state := self.tasks.get(key)) is None:
+            return
+        state.asks = [one for one in state.asks if one.last_ns > until_ns]
+        if not state.asks and (not is_task(key) or not (state.runs or state.days)):
+            self._remove(key)
+        else:
+            self._has_changed(key, state, now)
+
+    def renamed(self, before: str, task_id: str, now: int) -> None:
+        """What was known by one id is the task with the other one."""
+        if before == task_id or (state := self.tasks.get(before)) is None:
+            return
+        self._add(task_id, state.name, state.asks, now)
+        if (other := self.tasks.get(task_id)) is not None:
+            for number, day in state.days.items():
+                other.days.setdefault(number, Day()).merged += day.merged
+        self._remove(before)
+
+    def succeeded(
+        self,
+        task_id: str,
+        began_ns: int,
+        fresh_ns: int,
+        now: int,
+        *,
+        reload: ReloadOptions = ReloadOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        """A run succeeded that began at ``began_ns`` at the earliest, and ended at ``fresh_ns``."""
+        run = Run(began_ns, max(began_ns, fresh_ns), reload)
+        state = self.tasks.get(task_id)
+        if state is None:
+            runs = self._unasked.pop(task_id, [])
+            self._unasked[task_id] = [*runs, run][-MAX_RUNS:]
+            if len(self._unasked) > MAX_TASKS:
+                self._unasked.popitem(last=False)
+            return
+        state.runs = [*state.runs, run][-MAX_RUNS:]
+        self._announce(task_id, state, now)
+        covered = [one for one in state.asks if run.covers(one)]
+        state.asks = [one for one in state.asks if not run.covers(one)]
+        if covered:
+            self._day(state, run.fresh_ns).runs += 1
+        for ask in covered:
+            self._note(state, ask, run.fresh_ns)
+        self._has_changed(task_id, state, now)
+
+    def shift(self, step_ns: int, now: int) -> None:
+        """The clock was set by this: how long the data is stale stays what it was."""
+
+        def run(one: Run) -> Run:
+            return msgspec.structs.replace(
+                one, began_ns=one.began_ns + step_ns, fresh_ns=one.fresh_ns + step_ns
+            )
+
+        self._late.shift(step_ns)
+        self._tell.shift(step_ns)
+        self._told_ns = {key: at + step_ns for key, at in self._told_ns.items()}
+        self.since_ns += step_ns
+        for key, state in self.tasks.items():
+            state.asks = [
+                msgspec.structs.replace(
+                    one, first_ns=one.first_ns + step_ns, last_ns=one.last_ns + step_ns
+                )
+                for one in state.asks
+            ]
+            state.runs = [run(one) for one in state.runs]
+            state.asked_ns += step_ns
+            self._has_changed(key, state, now)
+        for key, runs in self._unasked.items():
+            self._unasked[key] = [run(one) for one in runs]
+
+    def prune(self, now: int) -> None:
+        """Forget the tasks that no message has asked for in ``KEPT_NS``."""
+        for key in [one for one, state in self.tasks.items() if state.asked_ns < now - KEPT_NS]:
+            self._remove(key)
+
+    # --- limits, and what is due ----------------------------------------------------------------
+
+    def take_limits(self, limits_s: Mapping[str, float], now: int) -> None:
+        """From now on these rules have a ``fresh_within``, in seconds; the others have none."""
+        self._limits_s = dict(limits_s)
+        for key, state in self.tasks.items():
+            self._has_changed(key, state, now)
+            self._announce(key, state, now, is_news=False)
+
+    def limit_s(self, state: TaskFreshnessState) -> float | None:
+        """The shortest ``fresh_within`` of the rules that asked for a task."""
+        names = {*state.rules, *(name for ask in state.asks for name in ask.rules)}
+        return min((self._limits_s[name] for name in names if name in self._limits_s), default=None)
+
+    def next_due(self) -> int | None:
+        """When ``take_late`` or ``take_told`` has something at the earliest."""
+        due = [at for at in (self._late.next_due(), self._tell.next_due()) if at is not None]
+        return min(due, default=None)
+
+    def take_late(self, now: int) -> list[str]:
+        """The tasks whose ``fresh_within`` is over and of which that was not told, each once."""
+        found = []
+        for key in self._late.take_due(now):
+            state, late_ns = self.tasks.get(key), self._late_ns(key)
+            if state is None or late_ns is None:
+                continue
+            if late_ns > now:
+                self._late.set(key, late_ns)
+            elif not state.is_late:
+                state.is_late = True
+                found.append(key)
+                self._changed.add(key)
+                self._announce(key, state, now)
+        return found
+
+    def take_told(self, now: int) -> list[str]:
+        """The tasks whose freshness is to be published now.
+
+        One that has no limit, or is forgotten: its retained message is to be removed.
+        """
+        found = list(self._tell.take_due(now))
+        for key in found:
+            if (state := self.tasks.get(key)) is not None:
+                self._told_ns[key] = now
+                state.is_told = self.limit_s(state) is not None
+                self._changed.add(key)
+        return found
+
+    def take_changed(self) -> dict[tuple[str, str], bytes | None]:
+        """What has to be written, by kind and name; ``None``: the row goes."""
+        changed, self._changed = self._changed, set()
+        return {
+            (KIND, key): None if (state := self.tasks.get(key)) is None else _encode(state)
+            for key in changed
+        }
+
+    # --- over restarts ----------------------------------------------------------------------------
+
+    def load(self, rows: Mapping[str, bytes], now: int) -> list[str]:
+        """Take up what was written; returns the names of rows that can't be read."""
+        unreadable = []
+        for key, body in rows.items():
+            try:
+                state = _decode(body)
+            except (msgspec.MsgspecError, ValueError, TypeError):
+                unreadable.append(key)
+                self._changed.add(key)
+                continue
+            self.tasks[key] = state
+            self._follow(key, state, now)
+            self._announce(key, state, now, is_news=False)
+        return unreadable
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def _add(self, key: str, name: str, asks: Iterable[Ask], now: int) -> None:
+        state = self.tasks.get(key)
+        if state is None:
+            if not self._has_room():
+                self.left_out += sum(one.count for one in asks)
+                return
+            state = self.tasks[key] = TaskFreshnessState(name, runs=self._unasked.pop(key, []))
+        state.name = name or state.name
+        for ask in asks:
+            state.asked_ns = max(state.asked_ns, ask.last_ns)
+            for rule in ask.rules:
+                if rule not in state.rules:
+                    state.rules = [*state.rules, rule][-MAX_RULES:]
+            run = min(
+                (one for one in state.runs if one.covers(ask)),
+                key=lambda one: one.fresh_ns,
+                default=None,
+            )
+            if run is not None:
+                self._note(state, ask, run.fresh_ns)
+            elif not self._is_same(state, ask):
+                state.asks.append(ask)
+                if len(state.asks) > MAX_ASKS:
+                    self._join(state)
+        self._has_changed(key, state, now)
+
+    @staticmethod
+    def _is_same(state: TaskFreshnessState, ask: Ask) -> bool:
+        """Whether another rule asked the same because of the same message."""
+        last = state.asks[-1] if state.asks else None
+        if last is None or (last.last_seq, last.reload) != (ask.seq, ask.reload):
+            return False
+        rules = tuple(dict.fromkeys((*last.rules, *ask.rules)))
+        state.asks[-1] = msgspec.structs.replace(last, rules=rules)
+        return True
+
+    def _extend(self, key: str, asked_ns: int, seq: int, rule: str, reload: ReloadOptions) -> bool:
+        """Hold a message of a stream together with the one before it, if many wait already."""
+        state = self.tasks.get(key)
+        if state is None or len(state.asks) < MANY_ASKS:
+            return False
+        last = state.asks[-1]
+        is_soon = last.last_ns <= asked_ns < last.first_ns + SECOND_NS
+        if not is_soon or last.rules != (rule,) or last.reload != reload:
+            return False
+        if seq != last.last_seq:
+            state.asks[-1] = Ask(
+                last.first_ns, asked_ns, last.seq, seq, last.count + 1, last.rules, reload
+            )
+        state.asked_ns = max(state.asked_ns, asked_ns)
+        self._changed.add(key)
+        return True
+
+    def _join(self, state: TaskFreshnessState) -> None:
+        """Hold the two that came closest together as one."""
+        before: dict[ReloadOptions, int] = {}
+        best: tuple[int, int, int] | None = None
+        for place, ask in enumerate(state.asks):
+            if (other := before.get(ask.reload)) is not None:
+                span = _span(state.asks[other], ask)
+                if best is None or span < best[0]:
+                    best = (span, other, place)
+            before[ask.reload] = place
+        if best is None:
+            self.left_out += state.asks.pop().count
+            return
+        _, first, second = best
+        one, two = state.asks[first], state.asks[second]
+        oldest = min(one, two, key=lambda ask: ask.first_ns)
+        state.asks[first] = Ask(
+            oldest.first_ns,
+            max(one.last_ns, two.last_ns),
+            oldest.seq,
+            max(one.last_seq, two.last_seq),
+            one.count + two.count,
+            tuple(dict.fromkeys((*one.rules, *two.rules)))[:MAX_RULES],
+            one.reload,
+        )
+        del state.asks[second]
+
+    def _note(self, state: TaskFreshnessState, ask: Ask, fresh_ns: int) -> None:
+        """Messages are covered: how long that took."""
+        latency_s = max(0.0, (fresh_ns - ask.first_ns) / SECOND_NS)
+        day = self._day(state, fresh_ns)
+        day.messages += ask.count
+        day.worst_s = max(day.worst_s, latency_s)
+        bucket = bucket_of(latency_s)
+        day.buckets[bucket] = day.buckets.get(bucket, 0) + ask.count
+        slot = fresh_ns // SLOT_NS
+        state.slots[slot] = max(state.slots.get(slot, 0.0), latency_s)
+        newest = max(state.slots)
+        if len(state.slots) > DAY_NS // SLOT_NS:
+            state.slots = {
+                one: worst for one, worst in state.slots.items() if one > newest - DAY_NS // SLOT_NS
+            }
+        place = next((at for at, most in enumerate(BOUNDS_S) if latency_s <= most), len(BOUNDS_S))
+        self.histogram[place] += ask.count
+        self.latency_sum_s += latency_s * ask.count
+
+    @staticmethod
+    def _day(state: TaskFreshnessState, at_ns: int) -> Day:
+        number = at_ns // DAY_NS
+        if (day := state.days.get(number)) is None:
+            kept = {one: day for one, day in state.days.items() if number - DAYS < one}
+            newest = sorted(kept)[-DAYS:]
+            state.days = {one: kept[one] for one in newest}
+            day = state.days[number] = Day()
+        return day
+
+    def _has_room(self) -> bool:
+        if len(self.tasks) < MAX_TASKS:
+            return True
+        fresh = [key for key in self.tasks if key not in self.stale]
+        if not fresh:
+            return False
+        self._remove(min(fresh, key=lambda key: self.tasks[key].asked_ns))
+        return True
+
+    def _remove(self, key: str) -> None:
+        state = self.tasks.pop(key)
+        self.stale.pop(key, None)
+        self._late.drop(key)
+        self._tell.drop(key)
+        if state.is_told:
+            self._tell.set(key, 0)
+        self._told_ns.pop(key, None)
+        self._changed.add(key)
+
+    def _has_changed(self, key: str, state: TaskFreshnessState, now: int) -> None:
+        self._changed.add(key)
+        before = self.stale.get(key)
+        self._follow(key, state, now)
+        if before != self.stale.get(key):
+            self._announce(key, state, now)
+
+    def _announce(
+        self, key: str, state: TaskFreshnessState, now: int, *, is_news: bool = True
+    ) -> None:
+        """Have a task's freshness published, if a rule has a ``fresh_within`` for it.
+
+        Without news: only if that is another than it was when it was published last.
+        """
+        has_limit = self.limit_s(state) is not None
+        if is_task(key) and (has_limit if is_news else has_limit != state.is_told):
+            self._tell.set(key, max(now, self._told_ns.get(key, 0) + TELL_EVERY_NS))
+
+    def _follow(self, key: str, state: TaskFreshnessState, now: int) -> None:
+        """Bring what follows from a task's messages to its present state."""
+        since_ns = state.stale_since_ns
+        if since_ns is None:
+            self.stale.pop(key, None)
+            self._late.drop(key)
+            state.is_late = False
+            return
+        late_ns = self._late_ns(key)
+        present = Stale(key, since_ns, late_ns)
+        if self.stale.get(key) != present:
+            self.stale[key] = present
+        if late_ns is None or late_ns > now:
+            state.is_late = False
+        if late_ns is None:
+            self._late.drop(key)
+        elif not state.is_late:
+            self._late.set(key, late_ns)
+
+    def _late_ns(self, key: str) -> int | None:
+        """When the first ``fresh_within`` of a task's messages is over."""
+        limits = self._limits_s
+        return min(
+            (
+                ask.first_ns + int(limits[name] * SECOND_NS)
+                for ask in self.tasks[key].asks
+                for name in ask.rules
+                if name in limits
+            ),
+            default=None,
+        )
+
+
+def _span(one: Ask, two: Ask) -> int:
+    return max(one.last_ns, two.last_ns) - min(one.first_ns, two.first_ns)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(TaskFreshnessState).decode
