@@ -803,11 +803,24 @@ def _add_care(add: _Add) -> None:
     _config_option(parser)
     parser = add(
         "acknowledge",
-        "tell a running appliance that its losses are known",
-        "After a start that found data lost or damaged, the health is bad until an operator "
-        "acknowledges it. This prints what was lost, and the health is well again.",
-        "  appliance acknowledge -c /etc/appliance/config.toml",
+        "tell a running appliance that problems are known",
+        "A problem that is known is no warning any more until it happens again: a failing task, "
+        "the alarm of a silence watch, a counter of losses, a bridge. Without a name: what a start "
+        "found lost or damaged (the health is bad until then) and what bridges lost. Prints what "
+        "was acknowledged.",
+        "  appliance acknowledge -c /etc/appliance/config.toml\n"
+        "  appliance acknowledge --list\n"
+        '  appliance acknowledge "Reload Sales" --note "DBA knows, ticket 4711"\n'
+        '  appliance acknowledge "Reload Sales" --take-back',
     )
+    parser.add_argument("names", metavar="NAME", nargs="*",
+                        help="a task, timer, counter or bridge, as --list names it")  # fmt: skip
+    parser.add_argument("--note", metavar="TEXT", default="",
+                        help="what others should know, shown beside it")  # fmt: skip
+    parser.add_argument("--list", action="store_true",
+                        help="what can be acknowledged, and what is: who, when, note")  # fmt: skip
+    parser.add_argument("--take-back", action="store_true",
+                        help="show it as a problem again")  # fmt: skip
     _config_option(parser)
     parser = add(
         "log-level",

@@ -901,6 +901,49 @@ ACTIVITY = frozenset(
 """Counts of ordinary work: neither a refusal nor a bound that was reached."""
 
 
+LOSSES = frozenset(
+    {
+        Counter.RETAINED_MESSAGES_REFUSED,
+        Counter.DELIVERIES_DROPPED_INTERNAL_ERROR,
+        Counter.DELIVERIES_DROPPED_SLOW_SUBSCRIBER,
+        Counter.DELIVERIES_DROPPED_QUEUE_FULL,
+        Counter.PLUGIN_EVENTS_DROPPED,
+        Counter.BRIDGE_UNSETTLED_FORGOTTEN,
+        Counter.BRIDGE_LAST_PAYLOADS_FORGOTTEN,
+        Counter.BRIDGE_MESSAGES_LEFT_OUT_RESERVED_TOPIC,
+        Counter.BRIDGE_MESSAGES_LEFT_OUT_TOPIC,
+        Counter.BRIDGE_MESSAGES_LEFT_OUT_PROPERTIES,
+        Counter.BRIDGE_MESSAGES_LEFT_OUT_TOO_LARGE,
+        Counter.BRIDGE_PUBLISHES_TOO_LARGE,
+        Counter.BRIDGE_PUBLISHES_UNUSABLE,
+        Counter.JOURNAL_ENTRIES_REFUSED,
+        Counter.JOURNAL_FORCED_REMOVALS,
+        Counter.JOURNAL_MESSAGES_UNREADABLE,
+        Counter.RECORDER_MESSAGES_MISSED,
+        Counter.RECORDER_ROWS_LEFT_OUT,
+        Counter.RECORDER_ROWS_SET_ASIDE,
+        Counter.RECORDER_PATHS_BEYOND_LIMIT,
+        Counter.UPLOADS_REFUSED,
+        Counter.UPLOADS_MISSING,
+        Counter.INTERNAL_ERRORS_AFTER_COMMIT,
+        Counter.REQUESTS_REFUSED_QUEUE_FULL,
+        Counter.REPLIES_DROPPED,
+        Counter.EXECUTIONS_ELSEWHERE_LEFT_OUT,
+        Counter.SIGHTINGS_FORGOTTEN,
+        Counter.START_KEYS_FORGOTTEN,
+        Counter.PUBLICATIONS_DROPPED,
+        Counter.NOTICES_FAILED,
+        Counter.NOTICES_DROPPED,
+        Counter.HTTP_KEYS_FORGOTTEN,
+    }
+)
+"""Counts that an operator has to know of: something was lost or left out, and nobody else is told.
+
+Refusals are not among them: who is refused is told. Nor is what a part's own health tells, such as
+``limits.max_memory``, or what any stranger on the network can make grow.
+"""
+
+
 _BY_NAME = {each.metric: each for each in Counter}
 
 

@@ -300,6 +300,38 @@ class TaskFreshness(msgspec.Struct, frozen=True):
     """The usual duration of its runs."""
 
 
+class Acknowledgement(msgspec.Struct, frozen=True):
+    """An operator knows a problem: it is left out until it happens again.
+
+    ``kind``, ``name`` and ``occurrence`` are those of the problem (``problems.Problem``).
+    """
+
+    kind: str
+    name: str
+    occurrence: str
+    by: str
+    """Who."""
+    at_ns: int
+    note: str = ""
+    text: str = ""
+    """What the problem said then."""
+    title: str = ""
+    """Its name for people."""
+
+
+class CounterBite(msgspec.Struct, frozen=True):
+    """A bound that bit, or something that was lost, as a counter tells it (``counters.LOSSES``)."""
+
+    name: str
+    """The counter's metric."""
+    count: int
+    """How often, in this occurrence: until it had not happened for ten minutes."""
+    since_ns: int
+    last_ns: int
+    occurrence: str
+    """Another text for each occurrence, also of other runs of the appliance."""
+
+
 class Setup(msgspec.Struct, frozen=True):
     """What the first run's page says about the configuration."""
 
@@ -565,6 +597,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     bridges: tuple[BridgeState, ...] = ()
     holds: tuple[HoldState, ...] = ()
     """What is held, in the order in which it was."""
+    acknowledged: tuple[Acknowledgement, ...] = ()
+    """The problems that operators know, the newest acknowledgement first."""
+    failing_acknowledged: int = 0
+    """How many of the failing tasks operators know; in ``failing`` these stand last."""
+    bites: tuple[CounterBite, ...] = ()
+    """Counters that tell of a loss in the last 24 hours, the newest first."""
 
 
 class ExplainedCheck(msgspec.Struct, frozen=True):
@@ -918,3 +956,16 @@ class Engine(Protocol):
     def acknowledge(self, by: str) -> Sequence[str]:
         """An operator knows what a start or a bridge found lost; returns that, a sentence each."""
         raise _lacks("acknowledge losses", by)
+
+    def acknowledge_problem(
+        self, kind: str, name: str, occurrence: str, note: str, by: str
+    ) -> Acknowledgement:
+        """An operator knows a problem: it is left out until it happens again.
+
+        ``occurrence`` is what the operator saw; it is refused if it has happened again since.
+        """
+        raise _lacks("acknowledge a problem", kind, name, occurrence, note, by)
+
+    def unacknowledge_problem(self, kind: str, name: str, by: str) -> None:
+        """Take an acknowledgement back: the problem is shown again."""
+        raise _lacks("take back an acknowledgement", kind, name, by)

@@ -1,19 +1,24 @@
 """What needs an operator's attention, decided in one place for all who show it.
 
 ``parts`` looks at one snapshot. The terminal's first line, ``appliance health``, ``/healthz`` and
-``/metrics`` say what it finds, each in its own form. So they never differ.
+``/metrics`` say what it finds, each in its own form. So they never differ. A problem
+that happened (an alarm, a failed task, a loss) is left out once an operator acknowledges it, until
+it happens again; what stands until it is mended (no connection, a full disk) can't be acknowledged.
 Not for: forms (ui, ops), or finding out what is wrong (each part knows that of itself).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import msgspec
 
+from appliance.counters import label_of, text_of
 from appliance.engine_api import (
+    Acknowledgement,
     BridgeState,
+    CounterBite,
     FailingTask,
     Health,
     HoldState,
@@ -35,7 +40,14 @@ BRIDGE_NEWS_S = 7 * 86400.0
 """For so long a gap or a parked message is a problem, unless an operator acknowledges it."""
 BRIDGE_BEHIND = 50_000
 """Numbers of the journal that the way out of a connected bridge may be behind."""
+KEPT_S = 7 * 86400.0
+"""For so long an acknowledged loss of a start is listed."""
+LOSS = "loss"
+"""The kind of what a start found lost (``engine/losses.py``)."""
 _ORDER = {"bad": 0, "warn": 1}
+
+Identity = tuple[str, str, str]
+"""Kind, name and occurrence of a problem."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -60,6 +72,24 @@ class Problem(msgspec.Struct, frozen=True):
     place: Place
     count: int = 1
     """How many things it stands for."""
+    kind: str = ""
+    """What it is a problem of: ``"task"``, ``"alarm"``, ``"counter"``, ``"gap"``, ``"parked"``,
+    ``"missed"`` (the three of a bridge), ``"loss"``. Empty: it can't be acknowledged."""
+    name: str = ""
+    """Which one: the task's id, the timer, the counter's metric, the bridge."""
+    occurrence: str = ""
+    """Another text whenever it happens again."""
+    title: str = ""
+    """Its name for people, where ``name`` is none."""
+
+    @property
+    def identity(self) -> Identity:
+        return self.kind, self.name, self.occurrence
+
+    def is_called(self, text: str) -> bool:
+        """Whether a person means it by a text: its name or title, in any case."""
+        wanted = text.strip().casefold()
+        return bool(self.kind) and wanted in (self.name.casefold(), self.title.casefold())
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -75,7 +105,8 @@ class Part(msgspec.Struct, frozen=True):
 
 
 def parts(snapshot: Snapshot) -> list[Part]:
-    """Every part, in the order of importance."""
+    """Every part, in the order of importance, without what operators have acknowledged."""
+    known = {(one.kind, one.name, one.occurrence) for one in snapshot.acknowledged}
     clients, log = Place("clients"), Place("log")
     found = []
     if snapshot.link is not None:
@@ -99,13 +130,13 @@ def parts(snapshot: Snapshot) -> list[Part]:
         _part("tasks", snapshot.qlik.engine or Health("ok"), "task engine", log, is_needed=True),
     ]
     if snapshot.data is not None:
-        found.append(_part("data", snapshot.data, "data lost", log))
+        found.append(_data(snapshot.data))
     if snapshot.memory is not None:
         found.append(_part("memory", snapshot.memory, "memory", clients))
     found.append(_disk(snapshot))
     if snapshot.qlik.database is not None:
         found.append(_part("task database", snapshot.qlik.database, "task database", log))
-    found += [_bridge(one, snapshot.taken_ns) for one in snapshot.bridges]
+    found += [_bridge(one, snapshot.taken_ns, known) for one in snapshot.bridges]
     found.append(_qlik(snapshot))
     found += [
         _part(f"recorder {one.path or one.name}", one.health, _headline("recorder", one), clients)
@@ -116,8 +147,43 @@ def parts(snapshot: Snapshot) -> list[Part]:
         for one in snapshot.recorders
         if one.upload is not None
     ]
-    found += [_alarm(one) for one in snapshot.timers if one.is_alarm]
-    return [*found, _failing(snapshot), _waiting(snapshot), _held(snapshot), _paused(snapshot)]
+    found += [_alarm(one, known) for one in snapshot.timers if one.is_alarm]
+    return [
+        *found,
+        _failing(snapshot, known),
+        _waiting(snapshot),
+        _losses(snapshot, known),
+        _held(snapshot),
+        _paused(snapshot),
+    ]
+
+
+def acknowledged(snapshot: Snapshot) -> list[Acknowledgement]:
+    """What operators have acknowledged and what still stands, the newest first.
+
+    A loss of a start is listed for a week: acknowledged, it leaves nothing that stands.
+    """
+    standing = standing_in(snapshot)
+    named = {one.task_id for one in snapshot.failing}
+    oldest_ns = snapshot.taken_ns - int(KEPT_S * 1e9)
+    return [
+        one
+        for one in snapshot.acknowledged
+        if (one.kind, one.name, one.occurrence) in standing
+        or (one.kind == LOSS and one.at_ns > oldest_ns)
+        # The list of failing tasks is bounded, with the acknowledged ones at its end.
+        or (one.kind == "task" and one.name not in named and _has_more(snapshot))
+    ]
+
+
+def standing_in(snapshot: Snapshot) -> set[Identity]:
+    """Every problem that can be acknowledged, whether it is or not."""
+    found = problems(msgspec.structs.replace(snapshot, acknowledged=(), failing_acknowledged=0))
+    return {one.identity for one in found if one.kind}
+
+
+def _has_more(snapshot: Snapshot) -> bool:
+    return snapshot.failing_count > len(snapshot.failing)
 
 
 def _headline(what: str, recorder: RecorderState) -> str:
@@ -126,13 +192,8 @@ def _headline(what: str, recorder: RecorderState) -> str:
 
 def losses_in(snapshot: Snapshot) -> list[str]:
     """What an operator can acknowledge, a sentence each: losses of a start and of bridges."""
-    found = [] if snapshot.data is None else [snapshot.data.text]
-    found += [
-        f"bridge {one.name}: {_bridge(one, snapshot.taken_ns).text}"
-        for one in snapshot.bridges
-        if any(at is not None for at in (one.gap_ns, one.parked_ns, one.missed_ns))
-    ]
-    return found
+    kinds = (LOSS, "gap", "parked", "missed")
+    return [one.text.removeprefix("data: ") for one in problems(snapshot) if one.kind in kinds]
 
 
 def problems(snapshot: Snapshot) -> list[Problem]:
@@ -157,6 +218,15 @@ def _part(
     return Part(name, health.level, health.text, found, is_needed)
 
 
+def _data(health: Health) -> Part:
+    part = _part("data", health, "data lost", Place("log"))
+    found = tuple(
+        msgspec.structs.replace(one, kind=LOSS, name="data", occurrence=health.text)
+        for one in part.problems
+    )
+    return msgspec.structs.replace(part, problems=found)
+
+
 def _disk(snapshot: Snapshot) -> Part:
     if snapshot.disk is not None and snapshot.disk.level in _ORDER:
         return _part("disk", snapshot.disk, "disk nearly full", Place("clients"))
@@ -177,13 +247,23 @@ def _qlik(snapshot: Snapshot) -> Part:
     return _part("qlik", qlik.health, headline, Place("server"), title=title)
 
 
-def _alarm(timer: TimerState) -> Part:
+def _alarm(timer: TimerState, known: Container[Identity]) -> Part:
     name = f"timer {timer.name}"
-    health = Health("bad", timer.detail)
-    return _part(name, health, f"alarm {timer.name}", Place("timer", timer.name))
+    found = Problem(
+        "bad",
+        f"{name}: {timer.detail}",
+        f"alarm {timer.name}",
+        Place("timer", timer.name),
+        kind="alarm",
+        name=timer.name,
+        occurrence=str(timer.silent_since_ns),
+    )
+    if found.identity in known:
+        return Part(name, "ok", f"acknowledged: {timer.detail}")
+    return Part(name, "bad", timer.detail, (found,))
 
 
-def _bridge(bridge: BridgeState, now_ns: int) -> Part:
+def _bridge(bridge: BridgeState, now_ns: int, known: Container[Identity]) -> Part:
     """A bridge: its connection, its subscriptions, and what was lost or left out lately."""
     title = f"bridge {bridge.name}"
     place = Place("bridge", bridge.name)
@@ -191,6 +271,22 @@ def _bridge(bridge: BridgeState, now_ns: int) -> Part:
 
     def note(level: str, text: str, headline: str, count: int = 1) -> None:
         found.append(Problem(level, f"{title}: {text}", headline, place, count))
+
+    def note_loss(kind: str, at_ns: int | None, text: str) -> None:
+        """What an operator may acknowledge; the last time that it happened is its occurrence."""
+        if at_ns is None or not _is_news(at_ns, now_ns):
+            return
+        one = Problem(
+            "warn",
+            f"{title}: {text}",
+            f"{title} {kind}",
+            place,
+            kind=kind,
+            name=bridge.name,
+            occurrence=str(at_ns),
+        )
+        if one.identity not in known:
+            found.append(one)
 
     level, text = bridge_level(bridge, now_ns), bridge.health.text
     if level in _ORDER and bridge.connected:
@@ -203,30 +299,26 @@ def _bridge(bridge: BridgeState, now_ns: int) -> Part:
         note("warn", f"{one.topic}{is_deaf}: {one.problem}", f"{title}: {one.topic}")
     if (more := len(refused) - MAX_IN_TEXT) > 0:
         note("warn", f"{more} further topic filters have a problem", f"{title}: {more} more", more)
-    if bridge.gap_ns is not None and _is_news(bridge.gap_ns, now_ns):
-        times = "once" if bridge.gaps == 1 else f"{bridge.gaps} times"
-        times = f"{times} since the start" if bridge.gaps else "before the last start"
-        note(
-            "warn",
-            f"messages may be missing, {bridge.address} had lost the session {times}. "
-            "If you know it, run: appliance acknowledge",
-            f"{title} gap",
-        )
-    if bridge.parked_ns is not None and _is_news(bridge.parked_ns, now_ns):
-        note(
-            "warn",
-            f"{bridge.parked} of the messages that go out were refused by {bridge.address} and "
-            "left out since the start; the log says why. If you know it, run: appliance "
-            "acknowledge",
-            f"{title} parked",
-        )
-    if bridge.missed_ns is not None and _is_news(bridge.missed_ns, now_ns):
-        note(
-            "warn",
-            f"the journal has deleted up to {bridge.missed} messages before they went out to "
-            f"{bridge.address}; raise journal.max_size. If you know it, run: appliance acknowledge",
-            f"{title} missed",
-        )
+    times = "once" if bridge.gaps == 1 else f"{bridge.gaps} times"
+    times = f"{times} since the start" if bridge.gaps else "before the last start"
+    note_loss(
+        "gap",
+        bridge.gap_ns,
+        f"messages may be missing, {bridge.address} had lost the session {times}. "
+        "If you know it, run: appliance acknowledge",
+    )
+    note_loss(
+        "parked",
+        bridge.parked_ns,
+        f"{bridge.parked} of the messages that go out were refused by {bridge.address} and "
+        "left out since the start; the log says why. If you know it, run: appliance acknowledge",
+    )
+    note_loss(
+        "missed",
+        bridge.missed_ns,
+        f"the journal has deleted up to {bridge.missed} messages before they went out to "
+        f"{bridge.address}; raise journal.max_size. If you know it, run: appliance acknowledge",
+    )
     if bridge.connected and bridge.lag > BRIDGE_BEHIND:
         note("warn", f"what goes out is {bridge.lag} numbers behind", f"{title} behind")
     worst = min((one.level for one in found), key=lambda one: _ORDER[one], default=level)
@@ -249,29 +341,58 @@ def _is_news(at_ns: int, now_ns: int) -> bool:
     return now_ns - at_ns < BRIDGE_NEWS_S * 1e9
 
 
-def _failing(snapshot: Snapshot) -> Part:
-    """The tasks whose last request ended badly."""
-    named = snapshot.failing
-    if not named:
+def _failing(snapshot: Snapshot, known: Container[Identity]) -> Part:
+    """The tasks whose last request ended badly, and that no operator has acknowledged."""
+    found = [(one, _failure(one)) for one in snapshot.failing]
+    shown = [(one, problem) for one, problem in found if problem.identity not in known]
+    if not shown:
         return Part("failing tasks", "ok")
-    found = [
-        Problem(
-            "warn",
-            f"{one.name} {one.state.value}: {one.reason or 'no reason is known'}",
-            f"{one.name} {one.state.value}",
-            Place("execution", str(one.execution)),
-        )
-        for one in named
-    ]
-    if (more := snapshot.failing_count - len(named)) > 0:
+    hidden = max(snapshot.failing_acknowledged, len(found) - len(shown))
+    count = max(snapshot.failing_count - hidden, len(shown))
+    texts = [f"{one.name} ({one.state.value})" for one, _ in shown[:MAX_IN_TEXT]]
+    problems_found = [problem for _, problem in shown]
+    if (more := count - len(shown)) > 0:
         text = f"{more} further tasks fail; see their last executions"
-        found.append(Problem("warn", text, f"{more} tasks fail", Place("tasks"), more))
-    return Part("failing tasks", "warn", _failing_text(named, snapshot), tuple(found))
+        further = Problem("warn", text, f"{more} tasks fail", Place("tasks"), more)
+        problems_found.append(further)
+    return Part("failing tasks", "warn", _joined(texts, count), tuple(problems_found))
 
 
-def _failing_text(named: Sequence[FailingTask], snapshot: Snapshot) -> str:
-    texts = [f"{one.name} ({one.state.value})" for one in named[:MAX_IN_TEXT]]
-    return _joined(texts, max(snapshot.failing_count, len(named)))
+def _failure(task: FailingTask) -> Problem:
+    return Problem(
+        "warn",
+        f"{task.name} {task.state.value}: {task.reason or 'no reason is known'}",
+        f"{task.name} {task.state.value}",
+        Place("execution", str(task.execution)),
+        kind="task",
+        name=task.task_id,
+        occurrence=str(task.execution),
+        title=task.name,
+    )
+
+
+def _losses(snapshot: Snapshot, known: Container[Identity]) -> Part:
+    """The counters that tell of a loss in the last 24 hours."""
+    found = [one for one in map(_loss, snapshot.bites) if one.identity not in known]
+    if not found:
+        return Part("losses", "ok")
+    texts = [one.text.partition(". ")[0] for one in found[:MAX_IN_TEXT]]
+    return Part("losses", "warn", _joined(texts, len(found)), tuple(found))
+
+
+def _loss(bite: CounterBite) -> Problem:
+    label = label_of(bite.name)
+    times = "once" if bite.count == 1 else f"{bite.count} times"
+    return Problem(
+        "warn",
+        f"{label}, {times}. {text_of(bite.name)}".rstrip(),
+        label,
+        Place("log"),
+        kind="counter",
+        name=bite.name,
+        occurrence=bite.occurrence,
+        title=label,
+    )
 
 
 def _waiting(snapshot: Snapshot) -> Part:

@@ -38,6 +38,8 @@ from appliance.config.tables import Config
 from appliance.config.upload_topics import upload_advice
 from appliance.counters import Counter
 from appliance.engine import databases, kept_clock, schedules
+from appliance.engine.attention import Attention
+from appliance.engine.bites import Bites
 from appliance.engine.disk_floor import DiskFloor
 from appliance.engine.live import KEPT_BYTES, LiveView
 from appliance.engine.loop_lag import LoopLag
@@ -72,6 +74,7 @@ from appliance.storage.sqlite import disk_fault
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.jobs import Limits
 from appliance.tasks.loops import find_loops
+from appliance.tasks.state_store import ClosedError
 
 if TYPE_CHECKING:
     from appliance.broker.plugins import Plugins
@@ -85,6 +88,7 @@ _REFUSED_STOP_S = 1.0
 _TICK_S = 1.0
 _KEEP_CLOCK_S = 60
 """Seconds between two writes of what a step between two runs is told by."""
+_FORGET_EVERY_S = 10
 _UNUSED_MESSAGES = 1000
 """A journal with more messages has been in use."""
 _ENFORCE_S = 5.0
@@ -137,6 +141,7 @@ class Appliance:
         self.outcome_messages = OwnMessages(lambda: self.door, self._wait_for)
         self.live = LiveView(time.monotonic)
         self.loop_lag = LoopLag()
+        self.bites = Bites()
         self.memory = MemoryCeiling(
             lambda: int(self.config.limits.max_memory),
             resident_bytes,
@@ -197,6 +202,7 @@ class Appliance:
         self.recorders: Recorders
         self.uploads: Uploads
         self.tasks: TaskEngine
+        self.attention: Attention
         self.door: Door
         self.broker: MqttBroker
         self.terminals: TerminalServer
@@ -383,6 +389,12 @@ class Appliance:
         self.losses = Losses(self.data_dir)
         for text in self.schedules.losses:
             self.losses.note(text)
+        self.attention = Attention(
+            self.tasks.acknowledgements,
+            View(self).snapshot,
+            losses=self.losses,
+            failing=self.tasks.failing_executions,
+        )
         tasks_cursor = self.tasks.open()
 
         def settle(messages: Sequence[Message], entries: Sequence[Any]) -> None:
@@ -714,15 +726,22 @@ class Appliance:
     # --- what happens by itself ---------------------------------------------------------------
 
     async def _tick(self) -> None:
-        seconds = 0
+        seconds, view = 0, View(self)
         while True:
             await asyncio.sleep(_TICK_S)
             if self._follow_clock() or seconds % _KEEP_CLOCK_S == 0:
                 await asyncio.to_thread(self._follow_clock_on_disk)
                 await self._keep_clock()
             self.live.tick(self.door.messages_out)
+            self.bites.look(view.counters(), self.clock_ns())
             seconds += 1
             self.status.tick(seconds)
+            if seconds % _FORGET_EVERY_S == 0:
+                await asyncio.to_thread(self._forget_acknowledged)
+
+    def _forget_acknowledged(self) -> None:
+        with contextlib.suppress(ClosedError):
+            self.attention.forget_gone()
 
     def _hold_publishers(self, is_held: bool) -> None:
         self.door.hold(is_held)
@@ -756,6 +775,7 @@ class Appliance:
         self.clock.adopt(step_ns)
         self.broker.follow_step(step_ns)
         self.bridges.follow_step(step_ns)
+        self.bites.follow_step(step_ns)
         self.started_ns += step_ns
         logger.warning(
             "The system's clock was set %s by %s: what waits goes on waiting for as long as before",

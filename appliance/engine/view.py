@@ -24,12 +24,15 @@ from appliance.broker.subscriptions import Retained
 from appliance.config.tables import Config
 from appliance.counters import ACTIVITY, Counter
 from appliance.engine import run_limit, values
+from appliance.engine.attention import Attention
+from appliance.engine.bites import Bites
 from appliance.engine.disk_floor import DiskFloor
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag
 from appliance.engine.losses import Losses
 from appliance.engine.memory_ceiling import MemoryCeiling
 from appliance.engine_api import (
+    Acknowledgement,
     AskedValues,
     ClientState,
     Engine,
@@ -49,7 +52,7 @@ from appliance.engine_api import (
     TopicState,
     Values,
 )
-from appliance.errors import ApplianceError, UnavailableError, UsageError
+from appliance.errors import ApplianceError, UsageError
 from appliance.journal.indexer import Indexer
 from appliance.journal.journal import Journal
 from appliance.journal.search import History
@@ -82,6 +85,8 @@ class ViewedAppliance(Protocol):
     log: Log | None
     live: LiveView
     loop_lag: LoopLag
+    bites: Bites
+    attention: Attention
     memory: MemoryCeiling
     disk: DiskFloor
     journal: Journal
@@ -128,9 +133,9 @@ class View(Engine):
     def snapshot(self) -> Snapshot:
         appliance = self._appliance
         door = appliance.door
-        counters = self._counters()
+        counters = self.counters()
         rate_in, rate_out, history = appliance.live.rates()
-        failing_count, failing = appliance.tasks.failing()
+        failing = appliance.tasks.failing()
         waiting_count, waiting = appliance.tasks.waiting_long()
         stale = appliance.tasks.stale()
         latency_buckets, latency_sum_s = appliance.tasks.latencies()
@@ -168,8 +173,11 @@ class View(Engine):
             memory_bytes=appliance.memory.bytes,
             memory=appliance.memory.health,
             disk=appliance.disk.health,
-            failing=failing,
-            failing_count=failing_count,
+            failing=failing.named,
+            failing_count=failing.total,
+            failing_acknowledged=failing.acknowledged,
+            acknowledged=appliance.tasks.acknowledgements.listed(),
+            bites=appliance.bites.states(),
             waiting_long=waiting,
             waiting_long_count=waiting_count,
             setup=self._setup() if appliance.is_first_run else None,
@@ -208,7 +216,8 @@ class View(Engine):
             recorded_topic=next((str(one.topic_filter) for one in config.recorder), ""),
         )
 
-    def _counters(self) -> dict[Counter, int]:
+    def counters(self) -> dict[Counter, int]:
+        """How often what happened, since the start."""
         appliance = self._appliance
         return {
             **appliance.counters,
@@ -424,17 +433,20 @@ class View(Engine):
         door = self._appliance.door
         self._appliance.call(lambda: door.publish(topic, b"", retain=True), _CALL_S)
 
-    def acknowledge(self, by: str) -> Sequence[str]:
-        try:
-            losses = self._appliance.losses.acknowledge()
-        except OSError as error:
-            raise UnavailableError(
-                f"That can't be written to the data directory: {error.strerror or error}."
-            ) from None
+    def acknowledge(self, by: str, note: str = "") -> Sequence[str]:
+        losses = self._appliance.attention.acknowledge_losses(note, by)
         of_bridges = self._appliance.call(self._appliance.bridges.acknowledge, _CALL_S)
         for loss in (*losses, *of_bridges):
             logger.warning("%s acknowledges: %s", by, loss)
         return [*losses, *of_bridges]
+
+    def acknowledge_problem(
+        self, kind: str, name: str, occurrence: str, note: str, by: str
+    ) -> Acknowledgement:
+        return self._appliance.attention.acknowledge(kind, name, occurrence, note, by)
+
+    def unacknowledge_problem(self, kind: str, name: str, by: str) -> None:
+        self._appliance.attention.take_back(kind, name, by)
 
     def disconnect(self, client_id: str, by: str) -> None:
         logger.info("%s disconnects client %s", by, client_id)

@@ -37,7 +37,15 @@ _LARGEST_ANSWER = 64 * 1024 * 1024
 _STEP_S = 0.05
 
 Kind = TypeVar("Kind")
-Ask = Literal["reload", "log-level", "acknowledge", "session-list", "session-end"]
+Ask = Literal[
+    "reload",
+    "log-level",
+    "acknowledge",
+    "acknowledge-list",
+    "unacknowledge",
+    "session-list",
+    "session-end",
+]
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -48,6 +56,11 @@ class Request(msgspec.Struct, frozen=True):
     level: str = ""
     client_id: str = ""
     """The client whose session is to end, or that the list goes on behind."""
+    names: tuple[str, ...] = ()
+    """Problems, as a person calls them."""
+    note: str = ""
+    by: str = ""
+    """Who asks, for the log."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -67,6 +80,9 @@ def ask(
     *,
     level: str = "",
     client_id: str = "",
+    names: tuple[str, ...] = (),
+    note: str = "",
+    by: str = "",
     timeout_s: float = 15.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
@@ -84,7 +100,7 @@ def ask(
             else "The configuration takes effect at its next start."
         )
         raise UnavailableError(f"No appliance runs with the data directory {data_dir}. {meanwhile}")
-    request = Request(secrets.token_hex(8), what, level, client_id)
+    request = Request(secrets.token_hex(8), what, level, client_id, names, note, by)
     question, reply = _file(data_dir, _REQUEST, request.id), _file(data_dir, _ANSWER, request.id)
     try:
         _write(question, msgspec.json.encode(request))

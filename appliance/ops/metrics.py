@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 from appliance.counters import Counter, published_label_of
 from appliance.engine_api import HOLD_KINDS, Snapshot
 from appliance.ops.health import report
+from appliance.problems import acknowledged
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -121,6 +122,12 @@ class _SnapshotCollector:
         for name in dict.fromkeys(one.name[:_LABEL_CHARACTERS] for one in found.failing):
             failing.add_metric((name,), 1)
         yield failing
+        yield _gauge(
+            "problems_acknowledged",
+            "Problems that operators know: they count as well in appliance_health until they happen"
+            " again",
+            len(acknowledged(found)),
+        )
         yield _gauge(
             "starts_waiting_long",
             "Starts that wait longer than they should: the server is away, or all workers are busy",

@@ -17,7 +17,7 @@ from appliance.engine.reload import reload
 from appliance.engine.service import Appliance
 from appliance.engine.view import View
 from appliance.errors import ApplianceError
-from appliance.ops import control_file, health
+from appliance.ops import acknowledging, control_file, health
 from appliance.ops.listed_sessions import page
 from appliance.ops.systemd import SystemdNotifier
 from appliance.storage.sqlite import disk_fault
@@ -146,7 +146,11 @@ class Supervisor:
                 reloaded = reloaded or await self._reload()
                 done, lines = reloaded
             elif request.ask == "acknowledge":
-                done, lines = await asyncio.to_thread(self._acknowledge)
+                done, lines = await asyncio.to_thread(self._acknowledge, request)
+            elif request.ask == "acknowledge-list":
+                done, lines = True, acknowledging.listed(self._view.snapshot())
+            elif request.ask == "unacknowledge":
+                done, lines = await asyncio.to_thread(acknowledging.take_back, self._view, request)
             elif request.ask == "session-list":
                 await asyncio.to_thread(self._list_sessions, request)
                 continue
@@ -170,9 +174,11 @@ class Supervisor:
             logger.log(logging.INFO if done else logging.ERROR, "reload: %s", line)
         return done, lines
 
-    def _acknowledge(self) -> tuple[bool, list[str]]:
+    def _acknowledge(self, request: control_file.Request) -> tuple[bool, list[str]]:
+        if request.names:
+            return acknowledging.acknowledge(self._view, request)
         try:
-            losses = self._view.acknowledge("appliance acknowledge")
+            losses = self._view.acknowledge(request.by or "appliance acknowledge", request.note)
         except ApplianceError as error:
             return False, [str(error)]
         return True, [f"acknowledged: {loss}" for loss in losses] or ["no loss is known"]

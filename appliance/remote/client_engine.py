@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from appliance.engine_api import (
+    Acknowledgement,
     AskedValues,
     ClientState,
     Engine,
@@ -63,6 +64,7 @@ _HOLD: Callable[[bytes], HoldState] = _decoder(HoldState)
 _HOLDS: Callable[[bytes], Holds] = _decoder(Holds)
 _FRESHNESS: Callable[[bytes], list[TaskFreshness]] = _decoder(list[TaskFreshness])
 _SLOTS: Callable[[bytes], list[tuple[int, float]]] = _decoder(list[tuple[int, float]])
+_ACKNOWLEDGEMENT: Callable[[bytes], Acknowledgement] = _decoder(Acknowledgement)
 _TEXTS: Callable[[bytes], list[str]] = _decoder(list[str])
 
 
@@ -246,6 +248,20 @@ class AttachedEngine(Engine):
 
     def acknowledge(self, by: str) -> Sequence[str]:  # noqa: ARG002 - as above
         return self._link.request(protocol.Acknowledge(), _TEXTS)
+
+    def acknowledge_problem(
+        self,
+        kind: str,
+        name: str,
+        occurrence: str,
+        note: str,
+        by: str,  # noqa: ARG002 - as above
+    ) -> Acknowledgement:
+        asked = protocol.AcknowledgeProblem(kind, name, occurrence, note)
+        return self._link.request(asked, _ACKNOWLEDGEMENT)
+
+    def unacknowledge_problem(self, kind: str, name: str, by: str) -> None:  # noqa: ARG002 - as above
+        self._link.request(protocol.UnacknowledgeProblem(kind, name))
 
     def disconnect(self, client_id: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.Disconnect(client_id))

@@ -183,6 +183,20 @@ class Acknowledge(Action, frozen=True, tag="acknowledge"):
     """The operator knows what a start found lost."""
 
 
+class AcknowledgeProblem(Action, frozen=True, tag="acknowledge_problem"):
+    """The operator knows a problem, as it was seen."""
+
+    kind: str
+    name: str
+    occurrence: str
+    note: str
+
+
+class UnacknowledgeProblem(Action, frozen=True, tag="unacknowledge_problem"):
+    kind: str
+    name: str
+
+
 class Disconnect(Action, frozen=True, tag="disconnect"):
     client_id: str
 
@@ -274,6 +288,8 @@ AnyOperation = (
     | Publish
     | ClearRetained
     | Acknowledge
+    | AcknowledgeProblem
+    | UnacknowledgeProblem
     | Disconnect
     | EndSession
     | PauseTimer

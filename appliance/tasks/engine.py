@@ -28,7 +28,6 @@ from appliance.config.tables import (
 from appliance.counters import Counter
 from appliance.engine_api import (
     Explanation,
-    FailingTask,
     Health,
     Mark,
     QlikState,
@@ -44,6 +43,7 @@ from appliance.model import Cause, Execution, ExecutionState, Message, Task
 from appliance.qlik.server import QlikError, QlikServer
 from appliance.storage.sqlite import is_damage
 from appliance.tasks import server_tasks
+from appliance.tasks.acknowledgements import Acknowledgements
 from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
@@ -78,7 +78,7 @@ from appliance.tasks.task_facts import TaskFacts
 from appliance.tasks.timers import Timers
 from appliance.tasks.triggers import Options
 from appliance.tasks.verdicts import Triggers
-from appliance.tasks.views import Views
+from appliance.tasks.views import Failing, Views
 from appliance.tasks.workers import Publish, Serving, Workers
 
 _log = logging.getLogger(__name__)
@@ -168,6 +168,7 @@ class TaskEngine:
         self._planner.dispatcher.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
         self._state = StateStore(self._store, self._planner, self._views, telling, clock_ns)
         self._freshness = FreshnessReport(self._state, self._tasks, service_name)
+        self.acknowledgements = Acknowledgements(self._state)
         lookup = None
         if server is not None:
             lookup = OutcomeLookup(server, self._tasks, self._planner.count)
@@ -270,6 +271,7 @@ class TaskEngine:
             self._planner.book.next_id = max(newest_id + 1, self._store.meta("next_id"))
             self._consumer.redeliveries.load(self._store.sightings())
             self._state.open()
+            self.acknowledgements.open()
             self._timing.open()
             if self._poller is not None:
                 self._poller.begin_at(self._store.meta(ENDED_UNTIL))
@@ -328,6 +330,7 @@ class TaskEngine:
     def _follow_step(self, step_ns: int) -> None:
         """The clock was set: within the change in which the planner follows."""
         self._timing.follow_step(step_ns)
+        self.acknowledgements.follow_step(step_ns)
         self._consumer.follow_step(step_ns, self._source.last_seq if self._source else 0)
         if self._poller is not None:
             self._poller.follow_step(step_ns)
@@ -457,9 +460,13 @@ class TaskEngine:
         circuit = self._state.circuit
         return self._views.waits(circuit.next_check_ns if circuit.is_open else None)
 
-    def failing(self) -> tuple[int, tuple[FailingTask, ...]]:
-        """How many tasks' last requests ended badly, and the newest of them."""
-        return self._views.failing(self._clock_ns())
+    def failing(self) -> Failing:
+        """The tasks whose last requests ended badly."""
+        return self._views.failing(self._clock_ns(), self.acknowledgements.tasks)
+
+    def failing_executions(self) -> dict[str, int]:
+        """The executions that made tasks count as failing, by the ids of the tasks; all of them."""
+        return self._views.failing_executions(self._clock_ns())
 
     def waiting_long(self) -> tuple[int, tuple[WaitState, ...]]:
         """How many starts wait longer than they should, and the oldest of them."""

@@ -60,6 +60,10 @@ class LastOutcomes:
             self._listed, self._listed_ns = self._list(now_ns), now_ns
         return self._listed
 
+    def failing_executions(self, now_ns: int) -> dict[str, int]:
+        """The executions that ended badly, by the ids of their tasks."""
+        return {one.task_id: one.execution for one in self.failing(now_ns)}
+
     def _list(self, now_ns: int) -> list[FailingTask]:
         found = [self._last[task_id] for task_id in self._failing]
         return sorted(

@@ -11,8 +11,9 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -56,6 +57,16 @@ _ACTIVE = (ExecutionState.STARTING, ExecutionState.QUEUED, ExecutionState.RUNNIN
 
 _UNMET = Mark(ExecutionState.SKIPPED, "not met")
 """Of a message that rules listen for, and whose conditions (``when``) do not hold."""
+
+
+class Failing(NamedTuple):
+    """The tasks that fail."""
+
+    total: int
+    acknowledged: int
+    """How many of them operators know."""
+    named: tuple[FailingTask, ...]
+    """The newest, those that operators know at the end; ten at most."""
 
 
 class Views:
@@ -277,11 +288,23 @@ class Views:
             return found
         return tuple(_behind_check(one, next_check_ns) for one in found)
 
-    def failing(self, now: int) -> tuple[int, tuple[FailingTask, ...]]:
-        """How many tasks' last requests ended badly, and the newest of them."""
+    def failing(self, now: int, known: Mapping[str, int]) -> Failing:
+        """The tasks whose last requests ended badly: those that nobody knows first.
+
+        ``known``: the executions that operators have acknowledged, by the ids of their tasks.
+        """
         with self._lock:
             found = self._last_outcomes.failing(now)
-        return len(found), tuple(found[:MAX_NAMED])
+        if not known:
+            return Failing(len(found), 0, tuple(found[:MAX_NAMED]))
+        new = [one for one in found if known.get(one.task_id) != one.execution]
+        old = [one for one in found if known.get(one.task_id) == one.execution]
+        return Failing(len(found), len(old), tuple((new + old)[:MAX_NAMED]))
+
+    def failing_executions(self, now: int) -> dict[str, int]:
+        """All executions that ``failing`` counts, by the ids of their tasks."""
+        with self._lock:
+            return self._last_outcomes.failing_executions(now)
 
     def waiting_long(self, now: int) -> tuple[int, tuple[WaitState, ...]]:
         """How many starts wait longer than they should, and the oldest of them.

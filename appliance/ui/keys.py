@@ -164,6 +164,15 @@ TABLE = (
     Key("its_messages", "open", "enter", "messages", "what it brought in", BRIDGE, footer=True),
     Key("copy_error", "copy", "c", "copy", "copy its last error", BRIDGE, footer=True),
     Key("further", "further", "b", "further back", "search further back", SEARCH, footer=True),
+    Key(
+        "acknowledge_problem",
+        "acknowledge_problem",
+        "a",
+        "acknowledge",
+        "it is known; take that back",
+        PROBLEMS,
+        footer=True,
+    ),
     Key("level", "level", "l", "level", "debug, info, warning, error", LOG, footer=True),
 )
 

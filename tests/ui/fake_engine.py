@@ -19,7 +19,9 @@ from appliance.errors import NoPermissionError
 from appliance import matching
 from appliance.message_filter import MessageFilter
 from appliance.model import Cause, Execution, ExecutionState, Message, Step, Task
+from appliance.problems import problems
 from appliance.engine_api import (
+    Acknowledgement,
     BridgeState,
     BridgeSubscriptionState,
     ClientState,
@@ -483,6 +485,25 @@ class FakeEngine(Engine):
     def acknowledge(self, by: str) -> Sequence[str]:
         self._called("acknowledge", by)
         return ["A loss."]
+
+    def acknowledge_problem(
+        self, kind: str, name: str, occurrence: str, note: str, by: str
+    ) -> Acknowledgement:
+        self._called("acknowledge_problem", kind, name, occurrence, note, by)
+        present = next(
+            one for one in problems(self.snapshot()) if (one.kind, one.name) == (kind, name)
+        )
+        made = Acknowledgement(
+            kind, name, occurrence, by, self.clock_ns(), note, present.text, present.title
+        )
+        self.changes["acknowledged"] = (made, *self.snapshot().acknowledged)
+        return made
+
+    def unacknowledge_problem(self, kind: str, name: str, by: str) -> None:
+        self._called("unacknowledge_problem", kind, name, by)
+        self.changes["acknowledged"] = tuple(
+            one for one in self.snapshot().acknowledged if (one.kind, one.name) != (kind, name)
+        )
 
     def clear_retained(self, topic: str, by: str) -> None:
         self._called("clear_retained", topic, by)

@@ -5,7 +5,7 @@ from fake_engine import S, Clock, FakeEngine, story
 from screens import NARROW, WIDE, settle, until
 
 from appliance.counters import Counter
-from appliance.engine_api import FailingTask, TimerState
+from appliance.engine_api import CounterBite, FailingTask, TimerState
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
@@ -36,6 +36,10 @@ def engine_with_a_failure() -> FakeEngine:
 
 def app_for(engine):
     return ApplianceApp(engine, UiSettings(), engine.clock_ns)
+
+
+def said(pilot) -> str:
+    return " ".join(one.message for one in pilot.app._notifications)
 
 
 def words(text: str) -> str:
@@ -144,3 +148,72 @@ async def test_a_message_without_a_trigger_says_so():
         await settle(pilot)
         await pilot.press("enter")
         await until(pilot, "No trigger listens on its topic.")
+
+
+async def test_a_problem_is_acknowledged_with_a_note_and_taken_back():
+    """``!``, ``a``, the note, Enter: all is well, and the row below says who and why."""
+    engine = engine_with_a_failure()
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("!")
+        await until(pilot, "a acknowledge")
+        await pilot.press("a")
+        text = await until(pilot, "until it happens again")
+        assert "Reload HR failed: The following error" in words(text)
+        await pilot.press(*"DBA", "space", *"knows", "enter")
+        text = await until(pilot, "✓ all well")
+        asked = ("acknowledge_problem", "task", "id-hr", "77", "DBA knows")
+        assert asked in [call[:5] for call in engine.calls]
+        text = await until(pilot, "a take it back")
+        assert "acknowledged 1" in text
+        assert "✓ Reload HR failed" in text
+        assert " at the terminal at 2026-11-18 " in words(text)
+        assert words(text).count("DBA knows") == 2  # in the row, and below
+        await pilot.press("a")
+        await until(pilot, "▲ Reload HR failed")
+        assert engine.calls[-1][:3] == ("unacknowledge_problem", "task", "id-hr")
+
+
+async def test_escape_leaves_a_problem_as_it_is():
+    engine = engine_with_a_failure()
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("!")
+        await until(pilot, "a acknowledge")
+        await pilot.press("a")
+        await until(pilot, "until it happens again")
+        await pilot.press("x", "escape")
+        assert "▲ Reload HR failed" in await until(pilot, "a acknowledge")
+        assert not [call for call in engine.calls if call[0] == "acknowledge_problem"]
+
+
+async def test_what_stands_until_it_is_mended_is_not_acknowledged():
+    engine = story()
+    engine.changes["timers"] = (TimerState("nightly", "schedule", None, paused=True),)
+    engine.changes["counters"] = ((Counter.LOGINS_REFUSED.metric, 3),)
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("!")
+        text = await until(pilot, "timer nightly is paused")
+        assert "a acknowledge" not in text.rpartition("\n")[0]
+        await pilot.press("a")
+        await settle(pilot)
+        assert "stands until it is mended" in said(pilot)
+        await pilot.press("down", "a")
+        await settle(pilot)
+        assert "there is nothing to acknowledge" in said(pilot)
+
+
+async def test_a_counter_of_losses_says_since_when_and_stands_once():
+    """It is named among what is wrong, and not again among what was noted."""
+    engine = FakeEngine(Clock())
+    counter = Counter.DELIVERIES_DROPPED_QUEUE_FULL
+    now = engine.clock_ns()
+    engine.changes["counters"] = ((counter.metric, 12),)
+    engine.changes["bites"] = (CounterBite(counter.metric, 12, now - 60 * S, now - S, "1"),)
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        assert f"▲ {counter.label}" in (await settle(pilot)).split("\n")[0]
+        await pilot.press("!")
+        text = await until(pilot, "last at")
+        assert words(counter.text) in words(text)
+        assert "noted since the start 0" in text

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from plain_snapshot import NOW, OK, WELL, bridge, failing, metrics, replace
+
 from appliance.engine_api import (
     BridgeState,
     BridgeSubscriptionState,
@@ -26,28 +28,6 @@ from appliance.problems import Place, losses_in, moment_text, problems
 from appliance.ui.lines import line_width, text_of
 from appliance.ui.views import page_frame
 
-OK = Health("ok")
-NOW = 1_795_000_000_000_000_000
-WELL = Snapshot(
-    taken_ns=NOW,
-    name="appliance",
-    version="1",
-    started_ns=NOW,
-    listeners=(ListenerState("mqtt", "127.0.0.1:1883", "tcp", tls=False, health=OK),),
-    clients_connected=3,
-    journal=JournalState(OK, last_seq=7, disk_free_bytes=38_000_000_000),
-    qlik=QlikState("client-managed", "qlik01", OK, engine=OK, database=OK),
-    recorders=(),
-    rules=(),
-    timers=(),
-    executions=(),
-)
-replace = msgspec.structs.replace
-
-
-def failing(number: int, name: str, state: ExecutionState = ExecutionState.FAILED) -> FailingTask:
-    return FailingTask(f"id-{number}", name, state, f"Table {number} is missing", number, NOW)
-
 
 def held(kind: str, name: str = "", **fields) -> HoldState:
     return HoldState(
@@ -55,12 +35,6 @@ def held(kind: str, name: str = "", **fields) -> HoldState:
         name,
         **{"until_ns": None, "reason": "new disks", "by": "ann", "since_ns": NOW} | fields,
     )
-
-
-def bridge(**fields) -> BridgeState:
-    """A bridge that is connected and well, but for what is given."""
-    fields = {"health": OK, "connected": True, "since_ns": NOW - 600 * 10**9} | fields
-    return BridgeState("plant", "mqtt.example.com:1883", "3.1.1", **fields)
 
 
 PLANT = Place("bridge", "plant")
@@ -175,14 +149,6 @@ CASES = {
         Place("clients"),
     ),
 }
-
-
-def metrics(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
-    return {
-        (sample.name, *map(sample.labels.get, sorted(sample.labels))): sample.value
-        for family in text_string_to_metric_families(exposition(snapshot).decode())
-        for sample in family.samples
-    }
 
 
 def first_line(snapshot: Snapshot, cells: int = 80) -> str:

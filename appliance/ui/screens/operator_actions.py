@@ -16,8 +16,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from textual.screen import Screen, ScreenResultType
 
-from appliance.engine_api import PAUSED, BridgeState, ClientState, Engine, TimerState, wait_name
+from appliance.engine_api import (
+    PAUSED,
+    Acknowledgement,
+    BridgeState,
+    ClientState,
+    Engine,
+    TimerState,
+    wait_name,
+)
 from appliance.model import APP, Execution, Message, Task
+from appliance.problems import Problem
 from appliance.ui.background import Background
 from appliance.ui.settings import Remembered, used
 from appliance.ui.text import cut, printable
@@ -271,6 +280,33 @@ class OperatorActions:
 
         shown = cut(printable(losses), 300)
         self._ask(f"Acknowledge this? {shown}", "Acknowledge", action)
+
+    def acknowledge_problem(self, problem: Problem) -> None:
+        """Ask for a note, and say that the problem is known."""
+        from appliance.ui.screens.acknowledge_dialog import AcknowledgeDialog  # noqa: PLC0415 - see run_task
+
+        def written(note: str | None) -> None:
+            if note is None:
+                return
+
+            def action() -> str:
+                self._host.engine.acknowledge_problem(
+                    problem.kind, problem.name, problem.occurrence, note, self.by
+                )
+                return f"Acknowledged until it happens again: {problem.headline}."
+
+            self._do(action)
+
+        self._host.push_screen(AcknowledgeDialog(problem.text), written)
+
+    def unacknowledge_problem(self, known: Acknowledgement) -> None:
+        """Let a problem be one again."""
+
+        def action() -> str:
+            self._host.engine.unacknowledge_problem(known.kind, known.name, self.by)
+            return f"{known.title or known.name} is a problem again."
+
+        self._do(action)
 
     def publish(self, topic: str = "", qos: int = 0) -> None:
         """Write a message and publish it; the dialog begins with ``topic`` and ``qos``."""

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable
 
 from textual.widget import Widget
 
-from appliance.engine_api import BridgeState, Snapshot, TimerState
+from appliance.engine_api import Acknowledgement, BridgeState, Snapshot, TimerState
 from appliance.model import Execution
 from appliance.problems import Place, Problem
 from appliance.ui import keys
@@ -17,6 +17,7 @@ from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import problem as view
+from appliance.ui.views.problem import Noted
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
 from appliance.ui.widgets.viewer import Viewer
@@ -28,7 +29,9 @@ class ProblemRows(Rows[view.Entry]):
     """Problems, then what was noted."""
 
     def key(self, item: view.Entry) -> Hashable:
-        return (item.place, item.headline) if isinstance(item, Problem) else item.name
+        if isinstance(item, Problem):
+            return (item.place, item.headline)
+        return ("known", item.kind, item.name) if isinstance(item, Acknowledgement) else item.name
 
     def line(self, item: view.Entry, cells: int) -> Line:
         return view.row(item, cells)
@@ -37,7 +40,7 @@ class ProblemRows(Rows[view.Entry]):
 class ProblemsScreen(Page):
     """Opened over any page; Enter goes to what is behind the row."""
 
-    SCOPES = (keys.LISTS, keys.TIMERS, keys.REPEAT)
+    SCOPES = (keys.PROBLEMS, keys.LISTS, keys.TIMERS, keys.REPEAT)
     AUTO_FOCUS = "ProblemRows"
     EXPORTED = "problems"
     IS_TAB = False
@@ -58,16 +61,18 @@ class ProblemsScreen(Page):
         cells, rows = self.size.width, self.query_one(ProblemRows)
         found = view.entries(snapshot)
         if not self.filter.is_empty:
-            found = [
-                one
-                for one in found
-                if self.filter.takes_text(one.text if isinstance(one, Problem) else one.name)
-            ]
+            found = [one for one in found if self.filter.takes_text(view.words_of(one))]
         rows.set_items(found)
         rows.styles.height = max(2, min(len(found), self.size.height // 3))
         wrong = sum(isinstance(one, Problem) for one in found)
         title: Line = [("What is wrong ", "head"), (f"{wrong}", "strong")]
-        title += [("   noted since the start ", "head"), (f"{len(found) - wrong}", "strong")]
+        known = sum(isinstance(one, Acknowledgement) for one in found)
+        if known:
+            title += [("   acknowledged ", "head"), (f"{known}", "strong")]
+        title += [
+            ("   noted since the start ", "head"),
+            (f"{len(found) - wrong - known}", "strong"),
+        ]
         self.query_one("#problems-title", Pane).show([rule(title, cells, [("Esc back", "dim")])])
         current = rows.current
         hint = self._hint(current)
@@ -87,6 +92,10 @@ class ProblemsScreen(Page):
         if entry is None:
             return []
         line = says("open", "go there")
+        if isinstance(entry, Acknowledgement):
+            return says("acknowledge_problem", "take it back")
+        if isinstance(entry, Problem) and entry.kind:
+            line += says("acknowledge_problem", "acknowledge")
         execution, timer = self._execution_of(entry), self._timer_of(entry)
         if self._is_server(entry):
             line += says("fire_timer", "ask the server now")
@@ -143,6 +152,18 @@ class ProblemsScreen(Page):
         place = entry.place if isinstance(entry, Problem) else _LOG
         self.host.navigation.go_to(place)
 
+    def action_acknowledge_problem(self) -> None:
+        """Say that the problem is known, or take that back."""
+        entry = self._entry
+        if isinstance(entry, Acknowledgement):
+            self.host.actions.unacknowledge_problem(entry)
+        elif not isinstance(entry, Problem):
+            self.host.say("This was noted and is no problem, so there is nothing to acknowledge.")
+        elif entry.kind:
+            self.host.actions.acknowledge_problem(entry)
+        else:
+            self.host.say("This stands until it is mended, so it can't be acknowledged.")
+
     def action_repeat(self) -> None:
         """Start the failing task again."""
         execution = self._execution_of(self._entry)
@@ -179,5 +200,5 @@ class ProblemsScreen(Page):
         entry = self._entry
         if entry is not None:
             execution = self._execution_of(entry)
-            text = entry.text if isinstance(entry, Problem) else entry.name
+            text = entry.name if isinstance(entry, Noted) else entry.text
             self.host.copy(execution.reason if execution is not None else text, "the reason")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import msgspec
 
 from appliance.counters import label_of, text_of
-from appliance.engine_api import Snapshot
+from appliance.engine_api import Acknowledgement, CounterBite, Snapshot
 from appliance.model import Execution
-from appliance.problems import Problem, problems
+from appliance.problems import Problem, acknowledged, problems
 from appliance.ui import formats, symbols
 from appliance.ui.lines import Line
-from appliance.ui.text import cut, first_line, fit_right, printable, words_in
+from appliance.ui.text import cut, first_line, fit_right, printable, width, words_in
 from appliance.ui.views import bridge as bridge_view
 from appliance.ui.views import execution as execution_view
 
@@ -27,13 +27,30 @@ class Noted(msgspec.Struct, frozen=True):
     count: int
 
 
-Entry = Problem | Noted
+Entry = Problem | Acknowledgement | Noted
 
 
 def entries(snapshot: Snapshot) -> list[Entry]:
-    """Every problem, the worst first, then everything that was noted, the most frequent first."""
-    noted = [Noted(name, count) for name, count in snapshot.counters if count]
-    return [*problems(snapshot), *sorted(noted, key=lambda one: (-one.count, one.name))]
+    """Every problem, the worst first, then what operators acknowledged, the newest first.
+
+    Then all that was noted and stands in neither, the most frequent first.
+    """
+    wrong, known = problems(snapshot), acknowledged(snapshot)
+    named = {one.name for one in wrong if one.kind == "counter"}
+    named |= {one.name for one in known if one.kind == "counter"}
+    noted = [Noted(name, count) for name, count in snapshot.counters if count and name not in named]
+    return [*wrong, *known, *sorted(noted, key=lambda one: (-one.count, one.name))]
+
+
+def words_of(entry: Entry) -> str:
+    """What a filter looks at."""
+    match entry:
+        case Noted():
+            return entry.name
+        case Acknowledgement():
+            return f"{entry.text} {entry.by} {entry.note}"
+        case Problem():
+            return entry.text
 
 
 def row(entry: Entry, cells: int) -> Line:
@@ -42,6 +59,10 @@ def row(entry: Entry, cells: int) -> Line:
         tone = symbols.level_tone(entry.level)
         sign = f"{symbols.level_sign(entry.level)} "
         return [(sign, tone), (cut(first_line(entry.text), cells - 2), tone)]
+    if isinstance(entry, Acknowledgement):
+        who = cut(printable(entry.note or entry.by), cells // 3)
+        room = cells - 2 - 2 - width(who)
+        return [("✓ ", "dim"), (cut(first_line(entry.text), room), "dim"), ("  ", ""), (who, "")]
     count = fit_right(formats.number(entry.count), _COUNT_CELLS)
     label = printable(label_of(entry.name))
     line: Line = [("▲ ", "warn"), (f"{count}  ", "warn"), (label, "")]
@@ -60,7 +81,12 @@ def text(
         head = f"{label_of(entry.name)}: {formats.number(entry.count)} since {since}"
         body = text_of(entry.name) or "This version knows no more about it."
         return [*_paragraph(head, "warn", cells), *_paragraph(body, "", cells)]
+    if isinstance(entry, Acknowledgement):
+        return _acknowledgement(entry, cells, utc=utc)
     tone = symbols.level_tone(entry.level)
+    if entry.kind == "counter":
+        bite = next((one for one in snapshot.bites if one.name == entry.name), None)
+        return [*_paragraph(entry.text, tone, cells), *_times(bite, cells, utc=utc)]
     if entry.place.kind == "server":
         return [*_paragraph(entry.text, tone, cells), *_server(snapshot, cells, utc=utc)]
     bridge = next((one for one in snapshot.bridges if one.name == entry.place.name), None)
@@ -77,6 +103,27 @@ def text(
         lines.append([])
         lines += execution_view.log(execution, cells)
     return lines
+
+
+def _acknowledgement(entry: Acknowledgement, cells: int, *, utc: bool) -> list[Line]:
+    at = formats.date_and_time(entry.at_ns, utc=utc)[:19]
+    lines = _paragraph(f"acknowledged by {entry.by} at {at}", "ok", cells)
+    if entry.note:
+        lines += _paragraph(entry.note, "strong", cells)
+    lines.append([])
+    for part in entry.text.split("\n"):
+        lines += _paragraph(part, "dim", cells)
+    return [*lines, [], *_paragraph("It is a problem again when it happens again.", "dim", cells)]
+
+
+def _times(bite: CounterBite | None, cells: int, *, utc: bool) -> list[Line]:
+    """When a counter began to grow, and when it did last."""
+    if bite is None:
+        return []
+    since = formats.date_and_time(bite.since_ns, utc=utc)[:19]
+    last = formats.date_and_time(bite.last_ns, utc=utc)[:19]
+    words = f"Since {since}, last at {last}." if since != last else f"At {since}."
+    return [[], *_paragraph(words, "info", cells)]
 
 
 def _server(snapshot: Snapshot, cells: int, *, utc: bool) -> list[Line]:

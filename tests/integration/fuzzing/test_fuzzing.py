@@ -467,6 +467,7 @@ def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
         protocol.GetMarks((1, 2, 2**64)), protocol.StartTask("x"), protocol.Repeat(1),
         protocol.StopExecution(1), protocol.Publish("a/b", b"x", 1, retain=True),
         protocol.Publish("#", b"\xff", 9, retain=False), protocol.ClearRetained("a/b"),
+        protocol.AcknowledgeProblem("task", "x", "1", "note"), protocol.UnacknowledgeProblem("task", "x"),
         protocol.Acknowledge(), protocol.EndSession("nobody"), protocol.Disconnect("nobody"), protocol.PauseTimer("x", paused=True),
         protocol.GetHolds(), protocol.Hold("task", "x", 1, "new disks", drop=True),
         protocol.Hold("client", "nobody", None, "", drop=False), protocol.Release("trigger", "x"),

@@ -256,6 +256,8 @@ def test_a_viewer_may_not_act(running, attach):
         lambda: engine.pause_timer("a", True, ""),
         lambda: engine.fire_timer("a", ""),
         lambda: engine.acknowledge(""),
+        lambda: engine.acknowledge_problem("task", "id", "1", "", ""),
+        lambda: engine.unacknowledge_problem("task", "id", ""),
         lambda: engine.connect_bridge("plant", ""),
         engine.stop,
     ):

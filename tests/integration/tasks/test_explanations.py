@@ -147,14 +147,14 @@ def test_a_task_that_fails_is_named_over_a_restart(qlik, tmp_path) -> None:
         rig.engine.tasks()
         rig.source.put(START_TOPIC, task.id)
         rig.broker.wait_for(task.id, "failed")
-        (named,) = rig.wait_until(lambda: rig.engine.failing()[1])
+        (named,) = rig.wait_until(lambda: rig.engine.failing().named)
         assert (named.name, named.state) == ("Reload HR", ExecutionState.FAILED)
         assert named.reason
     with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger(), source=source) as again:
-        assert again.engine.failing()[0] == 1
+        assert again.engine.failing().total == 1
         task.outcomes = (Outcome.SUCCESS,)
         again.engine.start_task(task.id, "ann")
         again.broker.wait_for(task.id, "succeeded")
-        again.wait_until(lambda: not again.engine.failing()[0])
+        again.wait_until(lambda: not again.engine.failing().total)
     with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger(), source=source) as last:
-        assert last.engine.failing() == (0, ())
+        assert last.engine.failing() == (0, 0, ())

@@ -104,6 +104,7 @@ def test_names_on_the_wire_stay():
     assert tags == {
         "attach", "seen", "message", "tasks", "server_tasks", "history", "seq_at", "retained", "executions",
         "marks", "start_task", "repeat", "stop_execution", "publish", "clear_retained", "acknowledge",
+        "acknowledge_problem", "unacknowledge_problem",
         "last_values", "end_session", "check_server", "connect_bridge", "explain", "explain_message", "find_executions", "request_starts",
         "search", "disconnect", "pause_timer", "fire_timer", "stop",
         "freshness", "freshness_day", "values", "holds", "hold", "release",

@@ -29,7 +29,7 @@ def failing(*executions: Execution, now_ns: int = NOW + 100 * S) -> list[str]:
     views = Views()
     for one in executions:
         views.show([(one, "")])
-    count, named = views.failing(now_ns)
+    count, _, named = views.failing(now_ns, {})
     assert count >= len(named)
     return [f"{one.task_id} {one.state.value}" for one in named]
 
@@ -62,7 +62,7 @@ def test_failing_tasks_are_bounded_and_all_counted() -> None:
     views, outcomes = Views(), LastOutcomes()
     for number in range(MAX_NAMED + 15):
         views.show([(execution(number, ExecutionState.FAILED, f"t{number}"), "")])
-    count, named = views.failing(NOW + 100 * S)
+    count, _, named = views.failing(NOW + 100 * S, {})
     assert (count, len(named)) == (MAX_NAMED + 15, MAX_NAMED)
     assert named[0].task_id == f"t{MAX_NAMED + 14}"  # the newest first
     for number in range(MAX_TASKS + 5):
