@@ -253,6 +253,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_session(add)
     _add_publish(add)
     _add_start(add)
+    _add_explain(add)
     _add_holds(add)
     _add_attach(add)
     _add_export(add)
@@ -552,6 +553,40 @@ def _add_start(add: _Add) -> None:
     parser.add_argument("--timeout", metavar="TIME",
                         help='how long at most, e.g. "2h" (default: for ever)')  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs: the outcome as JSON")
+    parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
+    _connection_options(parser)
+    parser.add_argument("-c", "--config", metavar="FILE",
+                        help="a configuration whose first listener it is (default: config.toml in "
+                        "the current folder, if there is one)")  # fmt: skip
+
+
+def _add_explain(add: _Add) -> None:
+    parser = add(
+        "explain",
+        "show what a message would start, and when, or why nothing",
+        "Ask a running appliance what a message would start, without sending it: for each trigger "
+        "the topic, each comparison of `when` with what was found, the task, [allow], debounce, "
+        "cooldown and what runs. The last line says what would start and when, or what stands in "
+        "the way. Nothing is published or started. With --seq, a message of the journal is "
+        "explained: why it started nothing.\n"
+        "Users in [access] operators and viewers may ask. Where no appliance answers, the rules of "
+        "the configuration are asked alone, and the last line says so.",
+        '  appliance explain -t plant/7/done -m \'{"state": "done"}\'\n'
+        "  appliance explain -t plant/7/done --file order.json --client plc-7 --retain\n"
+        "  appliance explain --seq 4711                  why message 4711 started nothing\n"
+        "  appliance explain -t plant/7/done -m x -c new.toml --offline",
+    )
+    parser.add_argument("-t", "--topic", help="the topic")
+    payload = parser.add_mutually_exclusive_group()
+    payload.add_argument("-m", "--message", metavar="TEXT", help="the payload (default: empty)")
+    payload.add_argument("--file", metavar="FILE", help='the payload from a file ("-": from input)')
+    parser.add_argument("--client", metavar="ID", help="the client that would send it")
+    parser.add_argument("-r", "--retain", action="store_true", help="as a retained message")
+    parser.add_argument("--seq", metavar="NUMBER", type=int,
+                        help="a message of the journal, by its number")  # fmt: skip
+    parser.add_argument("--offline", action="store_true",
+                        help="ask the configuration's rules alone, no appliance")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="for programs: all of it as JSON")
     parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
     _connection_options(parser)
     parser.add_argument("-c", "--config", metavar="FILE",

@@ -661,6 +661,8 @@ class Explanation(msgspec.Struct, frozen=True):
     seq: int = 0
     """Of a message of the journal: the starts are those if it came again now. 0: of one that does
     not exist."""
+    led_to: str = ""
+    """What a message of the journal led to, a sentence."""
     checks: tuple[ExplainedCheck, ...] = ()
     """What is looked at before any rule has a say."""
     rules: tuple[ExplainedRule, ...] = ()

@@ -421,13 +421,13 @@ class JournalConsumer:
 
     def _heard_of_past(self, message: Message) -> tuple[list[Check], list[str]]:
         """What was looked at before the rules, and why it started something or nothing in short."""
-        if message.seq > self._cursors.taken:
+        if message.seq > self._cursors.taken and self._triggers.concern(message.topic):
             waits = (
                 self._state.trouble
                 and f": the task database can't be written ({self._state.trouble})"
             )
             reason = f"The triggers have not looked at it yet{waits}."
-            return [Check("read", False, "read by the triggers", "not yet", reason)], [reason]
+            return [Check("read", False, "", "not yet", reason)], [reason]
         found = self._triggers.explain(message)
         mark = self._state.views.marks([message.seq]).get(message.seq)
         label = mark.label if mark is not None and not mark.execution else ""
@@ -447,19 +447,18 @@ class JournalConsumer:
         checks = []
         if label == INTERNAL_ERROR.label:
             reason = INTERNAL_ERROR.reason
-            checks.append(Check("internal error", False, "none", "one", reason))
+            checks.append(Check("internal error", False, "", "one", reason))
         if self._state.trouble:
             reason = f"The task database can't be written ({self._state.trouble})."
-            checks.append(Check("task database", False, "written", "not written", reason))
+            checks.append(Check("task database", False, "", "not written", reason))
         again = _REDELIVERY.reason if label == _REDELIVERY.label else ""
-        found = "it came before" if again else "it is new"
-        checks.append(Check("redelivery", not again, "no message that came before", found, again))
+        checks.append(
+            Check("redelivery", not again, "", "it came before" if again else "new", again)
+        )
         replay = _REPLAY.reason if label == _REPLAY.label or is_replayed(message) else ""
-        found = "it was replayed" if replay else "it was not"
-        checks.append(Check("replay", not replay, "no replayed message", found, replay))
+        checks.append(Check("replay", not replay, "", "replayed" if replay else "none", replay))
         lacks = _NO_SERVER.reason if self._own_time_ns is None else ""
-        found = "none" if lacks else "there is one"
-        checks.append(Check("Qlik server", not lacks, "a [qlik] table", found, lacks))
+        checks.append(Check("Qlik server", not lacks, "", "none" if lacks else "configured", lacks))
         return checks
 
     def repeat(self, message: Message, by: str) -> int:

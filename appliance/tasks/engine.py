@@ -533,7 +533,10 @@ class TaskEngine:
 
     def explain(self, message: Message) -> Explanation:
         """Why a message started something or nothing; one without a number: what it would do."""
-        return self._explainer.explain(message, self._consumer.hearing(message))
+        found = self._explainer.explain(message, self._consumer.hearing(message))
+        if not message.seq:
+            return found
+        return msgspec.structs.replace(found, led_to=self._views.led_to(message.seq))
 
     def overview(self, tasks: Sequence[Task]) -> list[KnownTask]:
         """What is known of each of these tasks. Raises ``UnavailableError``."""

@@ -178,11 +178,10 @@ class Explainer:
         try:
             refusal = self._resolution.refusal(task.id)
         except QlikError as error:
-            return ExplainedCheck("[allow]", True, "the task is in it", "not known", str(error))
+            return ExplainedCheck("[allow]", True, "", "not known", str(error), waits=True)
         if refusal is not None:
-            wanted = "the task is in it"
-            return ExplainedCheck("[allow]", False, wanted, "it is not", refusal.reason)
-        return ExplainedCheck("[allow]", True, "the task is in it", "it may be started")
+            return ExplainedCheck("[allow]", False, "", "does not have it", refusal.reason)
+        return ExplainedCheck("[allow]", True, found="may be started")
 
 
 def rules_alone(message: Message, hearing: Hearing) -> Explanation:

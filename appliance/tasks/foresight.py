@@ -16,6 +16,7 @@ import msgspec
 from appliance.engine_api import ExplainedCheck, ExplainedStart
 from appliance.model import Cause, ReloadOptions
 from appliance.tasks.dispatcher import RUNS_ALREADY, Placement, quiet_ns
+from appliance.tasks.holds import asker_of
 from appliance.tasks.planner import Planner
 from appliance.tasks.queues import key_of_selector, merges
 from appliance.tasks.records import Record
@@ -27,9 +28,9 @@ from appliance.tasks.triggers import Options
 _MAX_WAITS = 8
 """Waits of one request that are followed, one after the other."""
 _IF_RUNNING = {
-    "queue_one": "one start waits for its end",
-    "skip": "nothing starts while it runs",
-    "start": "starts beside it",
+    "queue_one": "waits for the end of a run",
+    "skip": "starts nothing while it runs",
+    "start": "starts beside a run",
 }
 
 
@@ -65,6 +66,11 @@ class Foresight:
         dispatcher, now = self._dispatcher, self._now
         expires = now + to_ns(options.expire_s)
         task_id = selector.value if selector.kind == "id" else ""
+        asker = asker_of(cause) if not from_ns else ("", "")
+        if (hold := dispatcher.holds.dropping(task_id, asker, now, max(now, from_ns))) is not None:
+            reason = hold.rejection.reason
+            check = ExplainedCheck("hold", False, "", hold.shown, reason)
+            return ExplainedStart(what, "nothing", task_id, reason=reason, checks=(check,))
         key = (key_of_selector(selector), options.reload)
         if merges(options) and key in self._asked:
             return ExplainedStart(
@@ -72,9 +78,9 @@ class Foresight:
             )
         target = dispatcher.answers(selector, options, max(now, from_ns), expires)
         if target is not None:
-            return self._merged(target, what, task_id, max(now, from_ns), expires)
+            return self._merged(target, cause, what, max(now, from_ns), expires)
         if (full := dispatcher.why_full(selector, options)) is not None:
-            check = ExplainedCheck("queue", False, "room for it", full.label, full.reason)
+            check = ExplainedCheck("queue", False, "", full.label, full.reason)
             return ExplainedStart(what, "nothing", task_id, reason=full.reason, checks=(check,))
         record = self._planner.book.draft(selector, options, cause, now, asked=now, expires=expires)
         if dispatcher.skips_at_once(record):
@@ -86,25 +92,28 @@ class Foresight:
         return self._start(record, prospect, what)
 
     def _merged(
-        self, target: Record, what: str, task_id: str, now: int, expires: int
+        self, target: Record, cause: Cause, what: str, now: int, expires: int
     ) -> ExplainedStart:
         renewed = msgspec.structs.replace(
             target,
             last_asked_ns=max(target.last_asked_ns, now),
             expires_ns=max(target.expires_ns, expires),
         )
+        renewed.add_askers((asker_of(cause),))
         found = self._start(renewed, self._follow(renewed, now), what)
         why = f"Execution {target.id}, which waits already, answers it."
         return msgspec.structs.replace(
             found,
             effect="nothing" if found.effect == "nothing" else "merge",
-            task_id=task_id or found.task_id,
             execution=target.id,
             reason=f"{why} {found.reason}".rstrip(),
         )
 
     def _follow(self, record: Record, now: int) -> _Prospect:
-        """Follow its waits as the clock would end them, one after the other."""
+        """Follow its waits as the clock would end them, one after the other.
+
+        The record is a draft or a copy: its expiry moves with a hold, as that of a request does.
+        """
         waits: list[Placement] = []
         while True:
             found = self._dispatcher.placement(record, now)
@@ -113,7 +122,10 @@ class Foresight:
             if found.state is RequestState.PAUSED:
                 return _Prospect(tuple(waits), now, found)
             waits.append(found)
+            is_held = found.state is RequestState.HELD
+            record.note_hold(now, is_held=is_held)
             now = found.until_ns
+            record.note_hold(now, is_held=False)
 
     def _start(self, record: Record, prospect: _Prospect, what: str) -> ExplainedStart:
         effect, at_ns, reason = self._end(record, prospect)
@@ -161,6 +173,7 @@ class Foresight:
 
     def _checks(self, record: Record, prospect: _Prospect) -> Iterator[ExplainedCheck]:
         options, now = record.options, self._now
+        yield self._hold(record)
         quiet = quiet_ns(record)
         yield _wait_check(
             "debounce",
@@ -180,21 +193,24 @@ class Foresight:
         yield ExplainedCheck(
             "server",
             ok=True,
-            wanted="it answers",
-            found="it does not answer" if is_away else "it answers",
+            found="does not answer" if is_away else "answers",
             reason=prospect.end.why if prospect.end.state is RequestState.SERVER_AWAY else "",
             waits=is_away,
             until_ns=self._next_check_ns if is_away else None,
         )
         turn = self._no_turn(record)
-        yield ExplainedCheck(
-            "turn", ok=True, wanted="a free worker", found=turn or "free", waits=bool(turn)
+        yield ExplainedCheck("turn", ok=True, found=turn or "a worker is free", waits=bool(turn))
+
+    def _hold(self, record: Record) -> ExplainedCheck:
+        hold = self._dispatcher.hold_of(record, self._now)
+        if hold is None:
+            return ExplainedCheck("hold", True, found="none")
+        return ExplainedCheck(
+            "hold", True, "", hold.shown, hold.sentence, waits=True, until_ns=hold.until_ns
         )
 
     def _runs(self, record: Record, prospect: _Prospect) -> ExplainedCheck:
-        wanted = f"if_running = {record.options.if_running}: " + _IF_RUNNING.get(
-            record.options.if_running, ""
-        )
+        if_running = record.options.if_running
         active = self._dispatcher.queues.active(record.execution.task_id)
         shown = ", ".join(f"execution {one.id} ({one.execution.state.value})" for one in active)
         end = prospect.end.state
@@ -202,7 +218,7 @@ class Foresight:
         return ExplainedCheck(
             "what runs",
             ok=end is not RequestState.SKIPPED,
-            wanted=wanted,
+            wanted=_IF_RUNNING.get(if_running, if_running),
             found=shown or "nothing",
             reason=prospect.end.why if is_blocked or end is RequestState.SKIPPED else "",
             waits=is_blocked,
@@ -212,7 +228,7 @@ class Foresight:
 
 def _wait_check(field: str, wanted: str, until_ns: int | None) -> ExplainedCheck:
     if not wanted:
-        return ExplainedCheck(field, True, "none")
+        return ExplainedCheck(field, True, found="none")
     found = "over" if until_ns is None else "not over"
     return ExplainedCheck(field, True, wanted, found, "", until_ns is not None, until_ns)
 

@@ -32,7 +32,7 @@ class Check(msgspec.Struct, frozen=True):
     """One thing that a rule looks at in a message."""
 
     field: str
-    """``"topic"``, ``"own message"``, ``"retained"``, ``"when"``, ``"task"``."""
+    """``"topic"``, ``"own message"``, ``"retained"``, ``"when"``, ``"asks for"``."""
     ok: bool
     wanted: str
     found: str
@@ -82,20 +82,18 @@ class Verdict(msgspec.Struct, frozen=True):
         message, rejection = self.message, self.rejection
         yield Check("topic", ok=True, wanted=self.trigger.topic, found=message.topic)
         if self.bars_own:
-            found = "the appliance's own"
-            yield Check("own message", False, "a message of others", found, self.bars_own)
+            yield Check("own message", False, "", "the appliance's own", self.bars_own)
             return
         if rejection is _CLEARED:
-            found = "an empty retained message"
-            yield Check("retained", False, "a payload", found, rejection.reason)
+            yield Check("retained", False, "", "an empty retained message", rejection.reason)
             return
         for one in self.comparisons:
             reason = "" if one.ok else f"{one.problem}."
             yield Check("when", one.ok, one.wanted, one.found, reason)
         if rejection is not None:
-            yield Check("task", False, self.trigger.target, rejection.label, rejection.reason)
+            yield Check("asks for", False, self.trigger.target, rejection.label, rejection.reason)
         elif self.starts:
-            yield Check("task", True, self.trigger.target, self._named_starts())
+            yield Check("asks for", True, self.trigger.target, self._named_starts())
 
     def _named_starts(self) -> str:
         return ", ".join(one.selector.text for one in self.starts[:_NAMED])

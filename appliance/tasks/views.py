@@ -226,6 +226,18 @@ class Views:
                     found[seq] = _UNMET
             return found
 
+    def led_to(self, seq: int) -> str:
+        """What a message led to, in a sentence."""
+        mark = self.marks([seq]).get(seq)
+        if mark is None:
+            return "It started nothing."
+        if not mark.execution:
+            return f"It started nothing ({mark.label})."
+        execution = self.execution(mark.execution)
+        name = "" if execution is None else f" of {execution.task_name or execution.task_id}"
+        more = f", and {mark.count - 1} more" if mark.count > 1 else ""
+        return f"Execution {mark.execution}{name} answers it: {mark.state.value}{more}."
+
     def marked(self) -> list[int]:
         """The messages that ``marks`` knows something of, ascending."""
         with self._lock:
