@@ -414,6 +414,10 @@ class JournalConsumer:
                 checks, reasons = self._heard_of_past(message)
             else:
                 checks, reasons = self._checks(message, ""), self._triggers.explain(message)
+                holds = self._state.planner.dispatcher.holds
+                if (hold := holds.of_client(message.client_id, self._now())) is not None:
+                    reason = f"Client {message.client_id} can't connect. {hold.sentence}"
+                    checks.append(Check("client", False, "", "held", reason))
                 stops = next((one.reason for one in checks if not one.ok), "")
                 if stops and self._triggers.decide(message):
                     reasons = [stops]

@@ -173,7 +173,6 @@ class Foresight:
 
     def _checks(self, record: Record, prospect: _Prospect) -> Iterator[ExplainedCheck]:
         options, now = record.options, self._now
-        yield self._hold(record)
         quiet = quiet_ns(record)
         yield _wait_check(
             "debounce",
@@ -181,6 +180,7 @@ class Foresight:
             quiet if quiet > now else None,
         )
         if not record.execution.task_id:
+            yield self._hold(record)
             return
         cooled = self._dispatcher.cooled_ns(record)
         yield _wait_check(

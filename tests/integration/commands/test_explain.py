@@ -77,7 +77,7 @@ def test_it_ends_in_what_would_start_and_when(running, call) -> None:
     for field in ("redelivery", "replay", "topic", "when", "asks for", "task", "[allow]",
                   "debounce", "cooldown", "what runs", "server"):  # fmt: skip
         assert f" {field} " in out, field
-    assert 'rows > 3; found 5' in out
+    assert "rows > 3; found 5" in out
 
 
 @pytest.mark.parametrize(
