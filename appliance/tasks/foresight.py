@@ -200,6 +200,7 @@ class Foresight:
         )
         turn = self._no_turn(record)
         yield ExplainedCheck("turn", ok=True, found=turn or "a worker is free", waits=bool(turn))
+        yield self._hold(record)
 
     def _hold(self, record: Record) -> ExplainedCheck:
         hold = self._dispatcher.hold_of(record, self._now)
