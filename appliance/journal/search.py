@@ -13,6 +13,7 @@ import sqlite3
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ import msgspec
 
 from appliance import matching
 from appliance.engine_api import Found
-from appliance.journal import FILE_NAME
+from appliance.journal import FILE_NAME, chunks
 from appliance.journal.index import FILE_NAME as INDEX
 from appliance.journal.index import IndexReader, open_reader
 from appliance.journal.raw_text import RawSearch
@@ -36,6 +37,10 @@ STEP_S = 0.25
 _BYTES_AT_A_TIME = 1024 * 1024
 _SMALL_BYTES = 4096
 """Chunks that are smaller on average are looked at together first."""
+
+
+StoredChunk = tuple[int, int, bytes]
+"""First and last number, body."""
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -96,6 +101,43 @@ class History:
         low, high = max(first, first_seq), min(last, before_seq - 1)
         return self._walk(asked, low, high, back=True)
 
+    def concerning(
+        self, concerns: Callable[[str], bool], asked: MessageFilter, last_seq: int = LARGEST_SEQ
+    ) -> Generator[Piece]:
+        """Messages on the topics that ``concerns`` names, oldest first, whatever their number is.
+
+        Of a chunk, the topics alone are read first: it costs the same for a thousand filters.
+
+        Args:
+            concerns: whether a topic is wanted; asked again and again for the same one.
+            asked: times are looked at. ``topics`` are filters for all that ``concerns`` names, by
+                which the index leaves out stretches.
+            last_seq: the walk ends here.
+        """
+        first, last = self._reading.bounds()
+        low, high = first, min(last, last_seq)
+        timed = MessageFilter(since_ns=asked.since_ns, until_ns=asked.until_ns)
+
+        def promising(rows: list[StoredChunk]) -> list[StoredChunk]:
+            return [row for row in rows if _has_topic(row[2], concerns)]
+
+        for begin, end, is_candidate in self._stretches(asked, low, high, back=False):
+            if not is_candidate:
+                yield Piece([], begin, end)
+                continue
+            for piece in self._look(timed, promising, begin, end, back=False):
+                found = [one for one in piece.messages if concerns(one.topic)]
+                yield Piece(found, piece.first_seq, piece.last_seq)
+
+    def times(self) -> tuple[int, int]:
+        """When the first and the last message came (ns since 1970); (0, 0) if there is none."""
+        rows = self._reading.query(
+            "SELECT (SELECT first_ns FROM chunk ORDER BY first_seq LIMIT 1),"
+            " (SELECT last_ns FROM chunk ORDER BY first_seq DESC LIMIT 1)",
+            (),
+        )
+        return (rows[0][0] or 0, rows[0][1] or 0)
+
     def among(self, asked: MessageFilter, numbers: Iterable[int]) -> Generator[Piece]:
         """Those of the messages with these sequence numbers that pass, in the order of these."""
         for number in numbers:
@@ -146,10 +188,10 @@ class History:
         return int(rows[0][0]) if rows else 0
 
     def _walk(self, asked: MessageFilter, low: int, high: int, *, back: bool) -> Generator[Piece]:
-        raw = RawSearch(asked)
+        promising = partial(self._promising, RawSearch(asked))
         for first, last, is_candidate in self._stretches(asked, low, high, back=back):
             if is_candidate:
-                yield from self._look(asked, raw, first, last, back=back)
+                yield from self._look(asked, promising, first, last, back=back)
             else:
                 yield Piece([], first, last)
 
@@ -175,8 +217,15 @@ class History:
     # --- the journal ---------------------------------------------------------------------------
 
     def _look(
-        self, asked: MessageFilter, raw: RawSearch, low: int, high: int, *, back: bool
+        self,
+        asked: MessageFilter,
+        promising: Callable[[list[StoredChunk]], list[StoredChunk]],
+        low: int,
+        high: int,
+        *,
+        back: bool,
     ) -> Generator[Piece]:
+        """Everything that passes in a stretch; ``promising`` names the chunks to be decoded."""
         times = (asked.since_ns, asked.until_ns)
         while low <= high:
             try:
@@ -196,16 +245,14 @@ class History:
             else:
                 first, last = low, min(high, rows[-1][1])
             messages: list[Message] = []
-            for row in reversed(self._promising(raw, rows)) if back else self._promising(raw, rows):
+            for row in reversed(promising(rows)) if back else promising(rows):
                 messages += self._reading.decoded(*row)
             if messages and (messages[0].seq < first or messages[-1].seq > last):
                 messages = [one for one in messages if first <= one.seq <= last]
             yield _piece(asked, messages, first, last)
             low, high = (low, first - 1) if back else (last + 1, high)
 
-    def _promising(
-        self, raw: RawSearch, rows: list[tuple[int, int, bytes]]
-    ) -> list[tuple[int, int, bytes]]:
+    def _promising(self, raw: RawSearch, rows: list[StoredChunk]) -> list[StoredChunk]:
         """The chunks in which what is searched may be."""
         if raw.is_blind:
             return rows
@@ -230,6 +277,13 @@ class History:
                 first, last = low, (chunk[-1].seq if chunk else high)
                 low = last + 1
             yield _piece(asked, chunk, first, last)
+
+
+def _has_topic(body: bytes, concerns: Callable[[str], bool]) -> bool:
+    try:
+        return any(map(concerns, chunks.topics(body)))
+    except ValueError:
+        return True  # it is damaged, which is said when it is decoded
 
 
 def _piece(asked: MessageFilter, messages: list[Message], first: int, last: int) -> Piece:
