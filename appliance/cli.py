@@ -769,6 +769,31 @@ def _add_replay_and_stats(add: _Add) -> None:
                         help="so many topics and clients (default: %(default)s)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs: all of them, as JSON")
     _config_option(parser)
+    parser = add(
+        "rehearse",
+        "see what the rules would have started, by the messages of the journal",
+        "Hold the messages of the journal against the triggers of a configuration, the present or "
+        "a new one, and say what they would have started, beside what really happened. Nothing is "
+        "started. The appliance may be running.\n"
+        "Runs take as long as they really took for the same message, else as long as usual. What "
+        "timers, operators and others started happens as it happened.",
+        "  appliance rehearse                            the last 7 days, the present rules\n"
+        "  appliance rehearse --since 24h -c new.toml --against config.toml\n"
+        "  appliance rehearse --since 2026-11-23 --until 2026-11-30 --json",
+    )
+    parser.add_argument("--since", metavar="TIME", default="7d",
+                        help='from then on, e.g. "24h" or "2026-11-29T06:00" '
+                             "(default: %(default)s)")  # fmt: skip
+    parser.add_argument("--until", metavar="TIME", help="until then, written the same way")
+    parser.add_argument("--against", metavar="PATH",
+                        help="the running appliance's configuration or data directory, if the one "
+                        "of -c has another data directory")  # fmt: skip
+    parser.add_argument("--offline", action="store_true",
+                        help="do not ask the Qlik server for its tasks")  # fmt: skip
+    parser.add_argument("--top", metavar="N", type=int, default=10,
+                        help="so many rules and tasks (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="for programs: all of it, as JSON")
+    _config_option(parser)
 
 
 def _add_tasks_and_selftest(add: _Add) -> None:

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -82,15 +83,22 @@ def journal_of(config: str) -> Iterator[History]:
         ConfigError: another version wrote it, or the configuration is wrong.
     """
     loaded = load_tables(config, journal=("sync",))
-    path = Path(loaded.service.data_dir) / FILE_NAME
+    with journal_in(Path(loaded.service.data_dir), loaded.journal.sync) as history:
+        yield history
+
+
+@contextlib.contextmanager
+def journal_in(data_dir: Path, sync: Literal["always", "os"]) -> Iterator[History]:
+    """The journal of a data directory; raises as ``journal_of`` does."""
+    path = data_dir / FILE_NAME
     if not path.exists():
         raise UnavailableError(
-            f"there is no journal in {loaded.service.data_dir}; the appliance has not run yet with "
-            "this configuration"
+            f"there is no journal in {data_dir}; the appliance has not run yet with this "
+            "configuration"
         )
-    databases.check(path.parent)
+    databases.check(data_dir)
     try:
-        with opened(path.parent, loaded.journal.sync) as history:
+        with opened(data_dir, sync) as history:
             yield history
     except sqlite3.Error as error:
         raise UnavailableError(f"{path}: the journal can't be read: {error}") from None

@@ -13,12 +13,13 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from appliance.config.tables import AllowConfig
 from appliance.model import APP, ReloadOptions, Task, TaskKind
-from appliance.qlik.server import QlikError, QlikServer, RetryPolicy
+from appliance.qlik.server import QlikError, RetryPolicy
 from appliance.tasks.invisible import bare
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.selector import Kind, TaskSelector, task_id
@@ -32,10 +33,17 @@ RETRY_FRESH_S = 5.0
 _PLAIN = ReloadOptions()
 
 
+class Lister(Protocol):
+    """What lists tasks: a ``QlikServer``, or what is known without one."""
+
+    def tasks(self) -> Sequence[Task]: ...
+    def apps(self) -> Sequence[Task]: ...
+
+
 class TaskList:
     """The server's tasks, cached. Thread-safe; ``get`` may wait for the server."""
 
-    def __init__(self, server: QlikServer | None) -> None:
+    def __init__(self, server: Lister | None) -> None:
         self._server = server
         self._asking = threading.Lock()
         self._tasks: dict[str, Task] = {}
