@@ -304,6 +304,12 @@ class Task(msgspec.Struct, frozen=True):
     """Whether the server made it for a reload by hand, which belongs to no schedule."""
     last_duration_s: float | None = None
     """Duration of the last finished run as the server reports it, if it ever ran."""
+    last_state: ExecutionState | None = None
+    """How its last run ended as the server reports it, whoever started it."""
+    last_ended_ns: int | None = None
+    """When that was, by the server's clock."""
+    next_ns: int | None = None
+    """When the server's own schedule starts it next, if the server says so."""
 
 
 class ExecutionState(enum.StrEnum):

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from appliance.model import APP, ReloadOptions, Task, TaskKind
-from appliance.qlik import deadlines, rows
+from appliance.qlik import deadlines, rows, task_events
 from appliance.qlik.ended_runs import EndedRuns
 from appliance.qlik.failures import (
     StatusError,
@@ -41,6 +41,7 @@ from appliance.qlik.server import (
     RetryPolicy,
     ServerInfo,
     Started,
+    TaskEvents,
 )
 from appliance.qlik.transport import Reply, Transport
 
@@ -169,6 +170,12 @@ class ClientManaged:
             if _GUID.fullmatch(app_id := rows.text(row, "id").lower())
             and (name := rows.text(row, "name"))
         ]
+
+    def task_events(self) -> TaskEvents:
+        """Schema events and composite events that the user may see."""
+        return task_events.of_repository(
+            self._list("/schemaevent/full"), self._list("/compositeevent/full")
+        )
 
     def full_tasks(self, task_ids: Sequence[str]) -> dict[str, FullTask]:
         """The rows of reload tasks and of their apps; see ``QlikServer.full_tasks``."""

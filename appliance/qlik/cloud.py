@@ -47,6 +47,7 @@ from appliance.qlik.server import (
     RetryPolicy,
     ServerInfo,
     Started,
+    TaskEvents,
 )
 from appliance.qlik.transport import Reply, Transport
 
@@ -127,6 +128,10 @@ class Cloud:
         """A tenant has no rows of this kind; see ``QlikServer.full_tasks``."""
         del task_ids
         return {}
+
+    def task_events(self) -> TaskEvents:
+        """The schedules of the tasks, as the last list had them."""
+        return self._tasks.events
 
     def apps(self) -> Sequence[Task]:
         """None: ``tasks`` has the apps."""

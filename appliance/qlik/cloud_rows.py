@@ -154,6 +154,8 @@ def task(row: rows.Row, app_names: Mapping[str, str]) -> Task:
     """
     app_id = rows.text(row, "resourceId")
     last = last_run(row)
+    ended_ns = rows.time_ns(last.get("endedAt"))
+    state = _RUN_STATES.get(rows.text(last, "status"), ExecutionState.RUNNING)
     app_name = app_names.get(app_id.lower()) or rows.text(
         rows.inner(row, "metadata"), "resourceName"
     )
@@ -163,7 +165,9 @@ def task(row: rows.Row, app_names: Mapping[str, str]) -> Task:
         enabled=row.get("enabled") is not False,
         app_id=app_id,
         app_name=app_name,
-        last_duration_s=_seconds(run_started_ns(last), rows.time_ns(last.get("endedAt"))),
+        last_duration_s=_seconds(run_started_ns(last), ended_ns),
+        last_state=state if state.is_final and ended_ns is not None else None,
+        last_ended_ns=ended_ns if state.is_final else None,
     )
 
 

@@ -38,7 +38,8 @@ from appliance.qlik.cloud_runs import (
     new_nonce,
 )
 from appliance.qlik.failures import StatusError, not_sent_yet
-from appliance.qlik.server import QlikError, Started
+from appliance.qlik.server import QlikError, ServerSchedule, Started, TaskEvents
+from appliance.qlik.task_events import of_cloud_task
 
 _log = logging.getLogger(__name__)
 _REFUSED = frozenset({400, 403, 404, 410})
@@ -72,6 +73,8 @@ class CloudTasks:
         self._of_apps: tuple[float, list[rows.Row]] | None = None
         """When tasks were listed app by app, and those."""
         self._listed: Sequence[Task] = ()
+        self.events = TaskEvents()
+        """The schedules of the tasks that were listed last."""
         self._migrated: Mapping[str, str] = {}
         """The id of each legacy reload task (lower case): the id of what it became."""
 
@@ -88,11 +91,14 @@ class CloudTasks:
         """
         found: list[Task] = []
         migrated: dict[str, str] = {}
+        schedules: list[ServerSchedule] = []
         try:
             for row in self._all(apps):
                 one = task(row, apps)
                 if one.id:
                     found.append(one)
+                    if (schedule := of_cloud_task(one.id, row)) is not None:
+                        schedules.append(schedule)
                     if legacy := rows.text(rows.inner(row, "metadata"), "migratedFrom"):
                         migrated[legacy.lower()] = one.id
         except StatusError as error:
@@ -104,6 +110,7 @@ class CloudTasks:
             elif error.status not in _REFUSED:
                 raise
         self._listed, self._migrated = found, migrated
+        self.events = TaskEvents(tuple(schedules))
         return found
 
     def _all(self, apps: Mapping[str, str]) -> Iterator[rows.Row]:

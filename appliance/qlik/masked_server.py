@@ -24,6 +24,7 @@ from appliance.qlik.server import (
     Report,
     ServerInfo,
     Started,
+    TaskEvents,
 )
 
 
@@ -78,6 +79,10 @@ class MaskedServer:
     def full_tasks(self, task_ids: Sequence[str]) -> dict[str, FullTask]:
         with self._masked_errors():
             return self._server.full_tasks(task_ids)
+
+    def task_events(self) -> TaskEvents:
+        with self._masked_errors():
+            return self._server.task_events()
 
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         with self._masked_errors():

@@ -114,6 +114,8 @@ def task(row: Row, kind: TaskKind) -> Task:
     """A row of a task list."""
     last = inner(inner(row, "operational"), "lastExecutionResult")
     duration_ms = number(last, "duration")
+    ended_ns = time_ns(last.get("stopTime"))
+    state = state_of(last.get("status"))
     app = inner(row, "app")
     return Task(
         id=text(row, "id").lower(),
@@ -129,6 +131,9 @@ def task(row: Row, kind: TaskKind) -> Task:
         manual=row.get("isManuallyTriggered") is True,
         timeout_min=number(row, "taskSessionTimeout"),
         last_duration_s=duration_ms / 1000 if duration_ms > 0 else None,
+        last_state=state if state.is_final and ended_ns is not None else None,
+        last_ended_ns=ended_ns if state.is_final else None,
+        next_ns=time_ns(inner(row, "operational").get("nextExecution")),
     )
 
 

@@ -175,6 +175,39 @@ class Owner(msgspec.Struct, frozen=True):
     """E-mail addresses as the server has them, unchecked."""
 
 
+class ServerSchedule(msgspec.Struct, frozen=True):
+    """A trigger of the server that starts a task by time."""
+
+    task_id: str
+    name: str
+    enabled: bool = True
+    text: str = ""
+    """The schedule in words, for example ``"every 2 days"``."""
+    next_ns: int | None = None
+    """When it starts the task next, if the server says so."""
+
+
+class ServerChain(msgspec.Struct, frozen=True):
+    """A trigger of the server that starts a task once all of some tasks have ended so."""
+
+    task_id: str
+    name: str
+    after: tuple[tuple[str, str], ...]
+    """The tasks: id, and ``"succeeded"``, ``"failed"`` or ``""`` for any end."""
+    enabled: bool = True
+    within_s: int = 0
+    """All of them have to end within so many seconds; 0: no bound is known."""
+
+
+class TaskEvents(msgspec.Struct, frozen=True):
+    """The server's own triggers, as far as the user may see them."""
+
+    schedules: tuple[ServerSchedule, ...] = ()
+    chains: tuple[ServerChain, ...] = ()
+    left_out: int = 0
+    """Triggers beyond those that are read."""
+
+
 class QlikServer(Protocol):
     """One Qlik server. Every method may raise ``QlikError`` and nothing else that is expected.
 
@@ -198,6 +231,9 @@ class QlikServer(Protocol):
 
         Empty where ``tasks`` has them, or where the server has no such reload.
         """
+
+    def task_events(self) -> TaskEvents:
+        """What the server starts by itself, as far as the user may see it."""
 
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         """Start a task now. Makes exactly one POST: it never repeats by itself.

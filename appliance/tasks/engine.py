@@ -40,7 +40,7 @@ from appliance.engine_api import (
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
 from appliance.model import Cause, Execution, ExecutionState, Message, Task
-from appliance.qlik.server import QlikError, QlikServer
+from appliance.qlik.server import QlikError, QlikServer, TaskEvents
 from appliance.storage.sqlite import is_damage
 from appliance.tasks import server_tasks
 from appliance.tasks.acknowledgements import Acknowledgements
@@ -48,6 +48,7 @@ from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
 from appliance.tasks.direct_starts import DirectStarts
+from appliance.tasks.event_list import EventList
 from appliance.tasks.explanation import Explainer
 from appliance.tasks.freshness_report import FreshnessReport, Named
 from appliance.tasks.health_watch import HealthWatch
@@ -152,6 +153,7 @@ class TaskEngine:
         self._keep_count = keep_count
         self._clock_ns = clock_ns
         self._tasks = TaskList(server)
+        self._events = EventList(server)
         self._allow = AllowList(allow)
         self._views = Views()
         self._store = Store(database, sync=sync)
@@ -544,12 +546,27 @@ class TaskEngine:
 
     def server_tasks(self) -> ServerTasks:
         """Every task of the server with what is known of it. Raises ``ApplianceError``."""
-        tasks, rules = self.tasks(), self._consumer.triggers
+        self._need_server()
+        problem, events = "", TaskEvents()
+        try:
+            tasks = self._tasks.get()
+        except QlikError as error:
+            tasks, problem = self._tasks.cached(), f"This list is an older one: {error}"
+            if not tasks:
+                raise
+        if not problem:
+            events, problem = self._events.get()
+            if problem:
+                problem = f"What the server starts by itself can't be read: {problem}"
+            elif events.left_out:
+                problem = f"The server has {events.left_out} more triggers, which are not shown."
+        rules = self._consumer.triggers
         return server_tasks.answer(
             self.overview(tasks),
-            self._what_starts.of(tasks, rules, self._timing.timed_starts()),
+            self._what_starts.of(tasks, rules, self._timing.timed_starts(), events),
             rules,
             allows=lambda task: self.allows(task.id, task),
+            problem=problem,
         )
 
     def hear_executions(self, hear: Callable[[Sequence[Execution]], None]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from appliance.engine_api import ServerTask, ServerTasks, Starter
 from appliance.model import Execution, ReloadOptions, Task
+from appliance.qlik.server import TaskEvents
 from appliance.tasks.catalog import find, folded, texts_of, wanted_text
 from appliance.tasks.overview import KnownTask
 from appliance.tasks.selector import Kind, TaskSelector
@@ -22,6 +23,8 @@ from appliance.tasks.triggers import Trigger
 _KINDS: tuple[Kind, ...] = ("id", "name", "tag", "property", "app")
 _REASON = 200
 """Characters of a reason that a row has."""
+_DOUBT_NS = 60_000_000_000
+"""The server's clock may be off by this; the end of one run is not taken for a later one."""
 _PLAIN = ReloadOptions()
 
 
@@ -65,15 +68,18 @@ class WhatStarts:
         tasks: Sequence[Task],
         rules: Sequence[Trigger],
         timers: Iterable[TimedStart],
+        events: TaskEvents,
     ) -> dict[str, list[Starter]]:
-        """Rules and timers that start each task, by its id.
+        """Rules, timers and the server's own triggers that start each task, by its id.
 
         Rules that start whatever a message names are left out.
         """
-        basis, lasting = (tuple(tasks), rules), self._lasting
+        basis, lasting = (tuple(tasks), rules, events), self._lasting
         if basis != lasting.basis:
             index = _Index(tasks)
-            lasting = self._lasting = _Lasting(basis, index, self._of_rules(rules, index))
+            starters = self._of_rules(rules, index)
+            _add_events(starters, events)
+            lasting = self._lasting = _Lasting(basis, index, starters)
         found = {task_id: list(starters) for task_id, starters in lasting.starters.items()}
         for timer in timers:
             state = timer.state
@@ -96,6 +102,33 @@ class WhatStarts:
                 for task in index.find(rule.fixed, rule.options.reload):
                     found[task.id].append(starter)
         return found
+
+
+def _add_events(starters: dict[str, list[Starter]], events: TaskEvents) -> None:
+    for one in events.schedules:
+        starters[one.task_id].append(
+            Starter(
+                "schedule",
+                one.name,
+                one.text,
+                enabled=one.enabled,
+                next_ns=one.next_ns if one.enabled else None,
+            )
+        )
+    for each in events.chains:
+        is_joint = each.within_s and len(each.after) > 1
+        detail = f"all within {_duration(each.within_s)}" if is_joint else ""
+        starters[each.task_id].append(
+            Starter("chain", each.name, detail, enabled=each.enabled, after=each.after)
+        )
+
+
+def _duration(seconds: int) -> str:
+    """``2 d``, ``6 h``, ``90 min``, ``45 s``: in the largest unit that needs no fraction."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds % length == 0:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
 
 
 def _of_rule(rule: Trigger, index: _Index, service_name: str) -> Starter:
@@ -131,11 +164,13 @@ def answer(
     rules: Iterable[Trigger],
     *,
     allows: Callable[[Task], bool],
+    problem: str = "",
 ) -> ServerTasks:
     """The rows of these tasks, in their order."""
     return ServerTasks(
         tuple(_row(one, starting.get(one.task.id, ()), allows=allows) for one in known),
         total=len(known),
+        problem=problem,
         any_task=tuple(rule.name for rule in rules if rule.fixed is None),
     )
 
@@ -143,19 +178,33 @@ def answer(
 def _row(
     known: KnownTask, starting: Sequence[Starter], *, allows: Callable[[Task], bool]
 ) -> ServerTask:
-    newest = known.newest
+    newest, task = known.newest, known.task
+    state = since_ns = None
+    if newest is not None:
+        state, since_ns = newest.state, _since(newest)
+    if _is_later(task, newest):
+        newest, state, since_ns = None, task.last_state, task.last_ended_ns
     times = [one.next_ns for one in starting if one.enabled and one.next_ns is not None]
+    if task.next_ns is not None:
+        times.append(task.next_ns)
     return ServerTask(
-        task=known.task,
-        state=None if newest is None else newest.state,
-        since_ns=None if newest is None else _since(newest),
+        task=task,
+        state=state,
+        since_ns=since_ns,
         execution=0 if newest is None else newest.id,
         reason=newest.reason[:_REASON] if newest is not None and newest.state.is_bad else "",
         usual_s=known.usual_s,
         next_ns=min(times, default=None),
         starters=tuple(starting),
-        is_allowed=allows(known.task),
+        is_allowed=allows(task),
     )
+
+
+def _is_later(task: Task, newest: Execution | None) -> bool:
+    """Whether the server tells of a run that ended after the newest execution that is known."""
+    if task.last_ended_ns is None or (newest is not None and not newest.state.is_final):
+        return False
+    return newest is None or task.last_ended_ns > _since(newest) + _DOUBT_NS
 
 
 def _since(execution: Execution) -> int:

@@ -151,7 +151,12 @@ class CloudTasks:
             orchestration["attrs"] = attributes
             if self.lists_last_run:
                 orchestration["lastRun"] = row
+        started: Row = {}
+        if task.every_s is not None:
+            every = f"RRULE:FREQ=SECONDLY;INTERVAL={int(task.every_s)}"
+            started["start"] = {"schedule": {"recurrence": [every], "timezone": "UTC"}}
         return {
+            **started,
             "id": task.id,
             "name": task.name,
             "enabled": task.enabled,

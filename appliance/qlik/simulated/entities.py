@@ -16,9 +16,11 @@ from appliance.qlik.simulated.site import (
     ZERO_ID,
     Attempt,
     Run,
+    SimulatedChain,
     SimulatedTask,
     SimulatedUser,
     Site,
+    Status,
 )
 
 Row = dict[str, object]
@@ -40,6 +42,8 @@ _CONDENSED = {
         *("fileReferenceID", "scriptLogAvailable", "privileges"),
     ),
     "app": ("id", "name", "appId", "published", "privileges"),
+    "schemaevent": ("id", "name", "enabled", "eventType", "privileges"),
+    "compositeevent": ("id", "name", "enabled", "eventType", "privileges"),
     "user": ("id", "userId", "userDirectory", "name", "privileges"),
 }
 
@@ -100,15 +104,7 @@ def result_row(run: Run, attempt: Attempt) -> Row:
 
 def session_row(run: Run) -> Row:
     task = run.task
-    short: Row = {
-        "id": task.id,
-        "name": task.name,
-        "taskType": int(task.kind),
-        "enabled": task.enabled,
-        "taskSessionTimeout": task.timeout_min,
-        "maxRetries": task.max_retries,
-        "privileges": None,
-    }
+    short = _short(task)
     return {
         "id": run.execution_id,
         "createdDate": date(run.created_ns),
@@ -126,6 +122,18 @@ def session_row(run: Run) -> Row:
         "externalProgramTask": short if task.kind is TaskKind.EXTERNAL_PROGRAM else None,
         "privileges": None,
         "schemaPath": "ExecutionSession",
+    }
+
+
+def _short(task: SimulatedTask) -> Row:
+    return {
+        "id": task.id,
+        "name": task.name,
+        "taskType": int(task.kind),
+        "enabled": task.enabled,
+        "taskSessionTimeout": task.timeout_min,
+        "maxRetries": task.max_retries,
+        "privileges": None,
     }
 
 
@@ -177,6 +185,78 @@ def task_row(site: Site, task: SimulatedTask) -> Row:
         row["path"] = task.program
         row["parameters"] = ""
     return row
+
+
+def schedule_row(task: SimulatedTask) -> Row:
+    """The schema event of a task that the site starts again and again."""
+    minutes = int((task.every_s or 0) // 60)
+    is_hourly = minutes >= 60 and minutes % 60 == 0
+    row = _event_row(task, str(uuid.uuid5(uuid.UUID(task.id), "schedule")), "SchemaEvent")
+    return row | {
+        "name": f"Schedule of {task.name}",
+        "enabled": True,
+        "eventType": 0,
+        "timeZone": "UTC",
+        "daylightSavingTime": 0,
+        "startDate": "2026-01-10T10:00:00.000Z",
+        "expirationDate": "9999-01-01T00:00:00.000Z",
+        "schemaFilterDescription": ["* * - * * * * *"],
+        "incrementDescription": f"0 {minutes // 60} 0 0" if is_hourly else f"{minutes} 0 0 0",
+        "incrementOption": 1 if is_hourly else 5,
+        "operational": {
+            "id": ZERO_ID,
+            "nextExecution": date(task.next_every_ns),
+            "timesTriggered": task.runs,
+            "privileges": None,
+        },
+    }
+
+
+def chain_row(site: Site, chain: SimulatedChain) -> Row:
+    """A composite event. A task that is gone has left an empty place."""
+    task = site.tasks.get(chain.task_id.lower())
+    minutes, seconds = divmod(chain.within_s, 60)
+    return _event_row(task, chain.id, "CompositeEvent") | {
+        "name": chain.name,
+        "enabled": chain.enabled,
+        "eventType": 1,
+        "timeConstraint": {
+            "id": str(uuid.uuid5(uuid.UUID(chain.id), "time")),
+            "days": 0,
+            "hours": 0,
+            "minutes": minutes,
+            "seconds": seconds,
+        },
+        "compositeRules": [
+            {
+                "id": str(uuid.uuid5(uuid.UUID(chain.id), task_id)),
+                "ruleState": 1 if end is Status.SUCCESS else 2,
+                **_named(site.tasks.get(task_id.lower())),
+            }
+            for task_id, end in chain.after
+        ],
+    }
+
+
+def _event_row(task: SimulatedTask | None, event_id: str, schema: str) -> Row:
+    return {
+        "id": event_id,
+        "createdDate": "2026-01-10T09:58:12.000Z",
+        "modifiedDate": "2026-11-20T03:01:18.010Z",
+        "modifiedByUserName": "LAB\\admin",
+        **_named(task),
+        "privileges": None,
+        "schemaPath": schema,
+    }
+
+
+def _named(task: SimulatedTask | None) -> Row:
+    """The member of an event that names a task; the members for tasks of other kinds are null."""
+    named: Row = {"reloadTask": None, "userSyncTask": None, "externalProgramTask": None}
+    if task is not None:
+        schema = _SCHEMAS[task.kind]
+        named[schema[0].lower() + schema[1:]] = _short(task)
+    return named
 
 
 def user_row(user: SimulatedUser) -> Row:

@@ -16,9 +16,11 @@ from appliance.model import TaskKind
 from appliance.qlik.simulated.entities import (
     Row,
     app_row,
+    chain_row,
     condensed,
     details,
     result_row,
+    schedule_row,
     script_log,
     session_row,
     task_row,
@@ -45,7 +47,8 @@ _KINDS = {
     "usersynctask": TaskKind.USER_SYNC,
 }
 _GUID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-_LISTED = f"(task|{'|'.join(_KINDS)}|executionsession|executionresult|app|user)"
+_EVENTS = ("schemaevent", "compositeevent")
+_LISTED = f"(task|{'|'.join((*_KINDS, *_EVENTS))}|executionsession|executionresult|app|user)"
 _SINGLE = f"({'|'.join(_KINDS)}|executionsession|executionresult|app|user)"
 """``/qrs/task/{id}`` does not exist."""
 _TASKS_LIMIT = 1000
@@ -95,6 +98,8 @@ class Repository:
         """Ids of tasks that lists of tasks do not have."""
         self.shows_all_tasks = True
         """Whether the list of tasks of all kinds is there, or answered with 403."""
+        self.shows_events = True
+        """Whether the lists of events (the site's own triggers) are there, or answered with 403."""
         self.filters_by_kind = True
         """Whether lists can be filtered by ``taskType``, or answer such a filter with 400."""
         self.build_version = "31.5.3.0"
@@ -363,12 +368,22 @@ class Repository:
             case "app":
                 owners = {app_id: self.site.owner_of(app_id) for app_id in self._apps()}
                 return [app_row(id_, name, owners[id_]) for id_, name in self._apps().items()]
+            case "schemaevent" | "compositeevent":
+                return self._events(entity.lower())
             case "user":
                 return [user_row(user) for user in self.site.users.values()]
         kind = _KINDS[entity.lower()]
         if kind in self.hidden_kinds:
             raise _ForbiddenError
         return [task_row(self.site, task) for task in tasks if task.kind is kind]
+
+    def _events(self, entity: str) -> list[Row]:
+        if not self.shows_events:
+            raise _ForbiddenError
+        if entity == "compositeevent":
+            return [chain_row(self.site, one) for one in self.site.chains]
+        self.site.advance()  # a schedule that is new knows its next time from then on
+        return [schedule_row(one) for one in self.site.tasks.values() if one.every_s is not None]
 
     def _apps(self) -> dict[str, str]:
         """Names of the apps, by id (lower case)."""

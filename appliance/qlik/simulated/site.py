@@ -140,6 +140,21 @@ class SimulatedTask:
 
 
 @dataclass
+class SimulatedChain:
+    """A trigger of the site: it starts a task once all of some tasks have ended so."""
+
+    name: str
+    task_id: str
+    after: tuple[tuple[str, Status], ...]
+    """The tasks that it waits for, and ``Status.SUCCESS`` or ``Status.FAIL``."""
+    enabled: bool = True
+    within_s: int = 360 * 60
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    met_ns: dict[str, int] = field(default_factory=dict)
+    """When the tasks ended so since it started its own last, by their ids in lower case."""
+
+
+@dataclass
 class SimulatedUser:
     """A user of the simulated site."""
 
@@ -239,6 +254,7 @@ class Site:
         """
         self.lock = threading.RLock()
         self.tasks: dict[str, SimulatedTask] = {}
+        self.chains: list[SimulatedChain] = []
         self.app_duration_s = 1.0
         """How long a reload of an app takes for which the server makes a task."""
         self.apps: dict[str, str] = {}
@@ -272,6 +288,11 @@ class Site:
         with self.lock:
             self.tasks[task.id.lower()] = task
         return task
+
+    def add_chain(self, chain: SimulatedChain) -> SimulatedChain:
+        with self.lock:
+            self.chains.append(chain)
+        return chain
 
     def add_app(self, name: str) -> str:
         """Add an app without a task; returns its id."""
@@ -485,7 +506,23 @@ class Site:
             run.due_ns = at + int(self.retry_delay_s * _SECOND_NS)
         else:
             self._close(run)
+            self._follow(run, at)
         self._start_queued(at)
+
+    def _follow(self, ended: Run, at: int) -> None:
+        """Start what waits for this end, if all else that it waits for has come in time."""
+        status = Status.FAIL if ended.attempt.status is Status.ERROR else ended.attempt.status
+        for chain in self.chains:
+            wanted = {task_id.lower(): end for task_id, end in chain.after}
+            if not chain.enabled or wanted.get(ended.task.id.lower()) is not status:
+                continue
+            chain.met_ns[ended.task.id.lower()] = at
+            oldest_ns = at - chain.within_s * _SECOND_NS
+            is_met = all(chain.met_ns.get(task_id, 0) >= oldest_ns for task_id in wanted)
+            task = self.tasks.get(chain.task_id.lower())
+            if is_met and task is not None and task.enabled and self.session_of(task.id) is None:
+                chain.met_ns.clear()
+                self._begin(task, at)
 
     def _name_log(self, at: int, attempt: Attempt) -> None:
         attempt.file_reference = self.new_id()

@@ -187,3 +187,22 @@ def check_second_run(folder: Path, qlik: SimulatedQlik, task_id: str) -> None:
     tenant.close()
     assert qlik.starts(task_id) == qlik.starts() == 1
     assert len(qlik.site.runs()) == 1
+
+
+def test_rows_of_tasks_have_schedules_and_last_runs(
+    qlik: SimulatedQlik, tenant: QlikServer, tmp_path: Path
+) -> None:
+    """The list of tasks has both; no further call is made for them."""
+    task = add(qlik, "Line 7 by night", GUID, every_s=7200)
+    qlik.site.start(task.id)
+    while qlik.site.session_of(task.id) is not None:
+        qlik.site.advance()
+    with Rig(tmp_path / "tasks.db", tenant) as rig:
+        answer = rig.engine.server_tasks()
+    assert answer.problem == ""
+    row = next(one for one in answer.tasks if one.task.id == GUID)
+    assert [(one.kind, one.detail) for one in row.starters] == [
+        ("schedule", "RRULE:FREQ=SECONDLY;INTERVAL=7200 UTC")
+    ]
+    assert row.state is ExecutionState.SUCCEEDED
+    assert row.since_ns is not None

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from appliance.model import TaskKind
 from appliance.qlik.simulated import ManualClock, Outcome, SimulatedTask, Site, demo_site
-from appliance.qlik.simulated.site import ZERO_ID, Status
+from appliance.qlik.simulated.site import ZERO_ID, SimulatedChain, Status
 
 
 def make(*tasks: SimulatedTask, **settings: object) -> tuple[Site, ManualClock]:
@@ -114,6 +114,32 @@ def test_the_demo_site_is_believable_and_bounded() -> None:
     assert {Status.SUCCESS, Status.FAIL} <= statuses
 
 
+def test_a_chain_starts_its_task_when_all_that_it_waits_for_has_come() -> None:
+    """Each end once, as it is wanted, and within the time."""
+    first = SimulatedTask("first", duration_s=1)
+    second = SimulatedTask("second", duration_s=1, outcomes=(Outcome.FAIL,))
+    after = SimulatedTask("after", duration_s=1)
+    site, clock = make(first, second, after)
+    ends = ((first.id, Status.SUCCESS), (second.id.upper(), Status.FAIL))
+    site.add_chain(SimulatedChain("both", after.id, ends, within_s=60))
+
+    def run(task: SimulatedTask) -> int:
+        site.start(task.id)
+        clock.advance(5)
+        site.advance()
+        clock.advance(5)
+        site.advance()
+        return after.runs
+
+    assert run(first) == 0
+    assert run(first) == 0
+    assert run(second) == 1
+    assert run(second) == 1
+    clock.advance(120)
+    assert run(first) == 1
+    assert run(second) == 2
+
+
 class SiteMachine(RuleBasedStateMachine):
     """Starts, stops, restarts and time in any order."""
 
@@ -128,6 +154,13 @@ class SiteMachine(RuleBasedStateMachine):
             SimulatedTask("own", duration_s=1, every_s=15),
         ]
         self.site, self.clock = make(*self.tasks, concurrency=2, keep_runs=5)
+        ok, fails, *_, own = (task.id for task in self.tasks)
+        for first, then, end in (
+            (ok, fails, Status.SUCCESS),
+            (fails, own, Status.FAIL),
+            (own, ok, Status.SUCCESS),
+        ):
+            self.site.add_chain(SimulatedChain("circle", then, ((first, end),)))
 
     @rule(index=st.integers(0, 5))
     def start(self, index: int) -> None:
