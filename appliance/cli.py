@@ -255,6 +255,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_start(add)
     _add_explain(add)
     _add_holds(add)
+    _add_freshness(add)
     _add_attach(add)
     _add_export(add)
     _add_replay_and_stats(add)
@@ -638,6 +639,29 @@ def _add_holds(add: _Add) -> None:
     _operator_options(parser, action="list")
 
 
+def _add_freshness(add: _Add) -> None:
+    parser = add(
+        "freshness",
+        "how fresh each task's data is, and what is late, and why",
+        "Say of each task that messages asked for since when its data is stale and why, and how "
+        "long it took from a message to fresh data in the last seven days. The appliance runs. "
+        "Operators and viewers may ask.",
+        "  appliance freshness\n"
+        "  appliance freshness sales\n"
+        "  appliance freshness --late --json\n"
+        "  appliance freshness --every 1h     beside what an hourly schedule would give",
+    )
+    parser.set_defaults(module="freshness")
+    parser.add_argument("task", metavar="TEXT", nargs="?", default="",
+                        help="only tasks with this in their name, app or id")  # fmt: skip
+    parser.add_argument("--late", action="store_true",
+                        help="only tasks whose fresh_within is over")  # fmt: skip
+    parser.add_argument("--every", metavar="TIME",
+                        help="beside it: what a schedule of this interval would give, e.g. "
+                        '"1h"')  # fmt: skip
+    _operator_options(parser)
+
+
 def _what_is_held(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", nargs="?",
                         choices=("everything", "task", "trigger", "timer", "client"),
@@ -647,8 +671,9 @@ def _what_is_held(parser: argparse.ArgumentParser) -> None:
                         "the client id")  # fmt: skip
 
 
-def _operator_options(parser: argparse.ArgumentParser, *, action: str) -> None:
-    parser.set_defaults(module="hold", action=action)
+def _operator_options(parser: argparse.ArgumentParser, *, action: str = "") -> None:
+    if action:
+        parser.set_defaults(module="hold", action=action)
     parser.add_argument("--json", action="store_true", help="for programs: the answer as JSON")
     parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
     _connection_options(parser)

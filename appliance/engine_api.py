@@ -16,6 +16,7 @@ from appliance.errors import UnavailableError
 from appliance.message_filter import MessageFilter
 from appliance.model import Execution, ExecutionState, Message, Task
 
+_WEEK_S = 7 * 86400
 PAUSED = "Paused."
 """The reason of a request whose wait an operator paused."""
 HELD = "Held "
@@ -256,7 +257,7 @@ class FailingTask(msgspec.Struct, frozen=True):
     ended_ns: int
 
 
-class TaskFreshness(msgspec.Struct, frozen=True):
+class TaskFreshness(msgspec.Struct, frozen=True, omit_defaults=True):
     """How fresh the data of one task is (docs/freshness.md).
 
     The figures are of the present day and the six before it (UTC), times of messages that a run
@@ -298,6 +299,26 @@ class TaskFreshness(msgspec.Struct, frozen=True):
     worst_s: float | None = None
     usual_s: float | None = None
     """The usual duration of its runs."""
+
+    def by_schedule(self, every_s: float) -> ScheduleFigures:
+        """What a schedule would have given that starts the task every so many seconds.
+
+        A message comes at any moment between two starts, so it waits half an interval in the
+        middle, a whole one at worst, and then for the run.
+        """
+        run_s = self.usual_s or 0.0
+        return ScheduleFigures(
+            every_s / 2 + run_s, 0.95 * every_s + run_s, every_s + run_s, round(_WEEK_S / every_s)
+        )
+
+
+class ScheduleFigures(msgspec.Struct, frozen=True):
+    """From a message to fresh data by a schedule, in seconds, and its runs in seven days."""
+
+    p50_s: float
+    p95_s: float
+    worst_s: float
+    runs: int
 
 
 class Acknowledgement(msgspec.Struct, frozen=True):

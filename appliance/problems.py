@@ -24,6 +24,7 @@ from appliance.engine_api import (
     HoldState,
     RecorderState,
     Snapshot,
+    TaskFreshness,
     TimerState,
 )
 
@@ -73,8 +74,9 @@ class Problem(msgspec.Struct, frozen=True):
     count: int = 1
     """How many things it stands for."""
     kind: str = ""
-    """What it is a problem of: ``"task"``, ``"alarm"``, ``"counter"``, ``"gap"``, ``"parked"``,
-    ``"missed"`` (the three of a bridge), ``"loss"``. Empty: it can't be acknowledged."""
+    """What it is a problem of: ``"task"``, ``"stale"``, ``"alarm"``, ``"counter"``, ``"gap"``,
+    ``"parked"``, ``"missed"`` (the three of a bridge), ``"loss"``. Empty: it can't be
+    acknowledged."""
     name: str = ""
     """Which one: the task's id, the timer, the counter's metric, the bridge."""
     occurrence: str = ""
@@ -151,6 +153,7 @@ def parts(snapshot: Snapshot) -> list[Part]:
     return [
         *found,
         _failing(snapshot, known),
+        _late(snapshot, known),
         _waiting(snapshot),
         _losses(snapshot, known),
         _held(snapshot),
@@ -393,6 +396,48 @@ def _loss(bite: CounterBite) -> Problem:
         occurrence=bite.occurrence,
         title=label,
     )
+
+
+def _late(snapshot: Snapshot, known: Container[Identity]) -> Part:
+    """The tasks whose data is later than a rule wants it, and that nobody has acknowledged."""
+    found = [_lateness(one, snapshot.taken_ns) for one in snapshot.stale if one.is_late]
+    shown = [one for one in found if one.identity not in known]
+    if not shown:
+        return Part("late data", "ok")
+    count = max(snapshot.late_count - (len(found) - len(shown)), len(shown))
+    text = _joined([one.headline for one in shown[:MAX_IN_TEXT]], count)
+    if (more := count - len(shown)) > 0:
+        words = f"{more} further tasks are late"
+        shown.append(Problem("warn", words, words, Place("freshness"), more))
+    return Part("late data", "warn", text, tuple(shown))
+
+
+def _lateness(task: TaskFreshness, now_ns: int) -> Problem:
+    since_s = (now_ns - (task.stale_since_ns or now_ns)) / 1e9
+    within = f" (fresh_within {duration_text(task.fresh_within_s)})" if task.fresh_within_s else ""
+    return Problem(
+        "warn",
+        f"{task.name} is stale for {duration_text(since_s)}{within}: no successful run began after "
+        f"message {task.oldest_seq}. {task.why}",
+        f"{task.name} stale {duration_text(since_s)}",
+        Place("freshness", task.name),
+        kind="stale",
+        name=task.task_id or task.name,
+        occurrence=str(task.oldest_seq),
+        title=task.name,
+    )
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in a few characters, rounded down: ``16 min``."""
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 >= 60 else "")
+    return f"{whole // 86400} d"
 
 
 def _waiting(snapshot: Snapshot) -> Part:

@@ -10,10 +10,15 @@ Not for: serving it (http_api/monitoring.py), deciding what is healthy (ops/heal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 
 from appliance.counters import Counter, published_label_of
@@ -24,6 +29,7 @@ from appliance.problems import acknowledged
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LABEL_CHARACTERS = 100
+_STALE_NAMED = 10
 _LEVELS = {"ok": 0, "off": 0, "warn": 1, "bad": 2}
 
 
@@ -122,6 +128,7 @@ class _SnapshotCollector:
         for name in dict.fromkeys(one.name[:_LABEL_CHARACTERS] for one in found.failing):
             failing.add_metric((name,), 1)
         yield failing
+        yield from self._freshness()
         yield _gauge(
             "problems_acknowledged",
             "Problems that operators know: they count as well in appliance_health until they happen"
@@ -151,6 +158,41 @@ class _SnapshotCollector:
             "held_requests",
             "Requests that wait for the end of a hold",
             sum(hold.waiting for hold in found.holds),
+        )
+
+    def _freshness(self) -> Iterable[Metric]:
+        found = self._snapshot
+        yield _gauge(
+            "tasks_stale",
+            "Tasks that a message asked for and that no successful run began for since",
+            found.stale_count,
+        )
+        yield _gauge(
+            "tasks_late", "Stale tasks whose fresh_within is over for a message", found.late_count
+        )
+        stale = GaugeMetricFamily(
+            "appliance_task_stale_seconds",
+            "For how long the data of a task is stale; at most ten tasks, late ones first, then the"
+            " longest stale; none for a task that is fresh",
+            labels=("task",),
+        )
+        longest: dict[str, float] = {}
+        for one in found.stale[:_STALE_NAMED]:
+            if one.stale_since_ns is not None:
+                name = one.name[:_LABEL_CHARACTERS]
+                seconds = max(0.0, (found.taken_ns - one.stale_since_ns) / 1e9)
+                longest[name] = max(seconds, longest.get(name, 0.0))
+        for name, seconds in longest.items():
+            stale.add_metric((name,), seconds)
+        yield stale
+        yield HistogramMetricFamily(
+            "appliance_message_to_fresh_seconds",
+            "From a message to the end of the run that covers it",
+            buckets=[
+                ("+Inf" if math.isinf(bound) else f"{bound:.1f}", count)
+                for bound, count in found.latency_buckets or ((math.inf, 0),)
+            ],
+            sum_value=found.latency_sum_s,
         )
 
     def _counters(self) -> Iterable[Metric]:

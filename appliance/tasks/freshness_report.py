@@ -14,6 +14,7 @@ import msgspec
 
 from appliance.engine_api import TaskFreshness
 from appliance.model import Cause, Execution, ExecutionState
+from appliance.problems import duration_text
 from appliance.tasks.catalog import TaskList
 from appliance.tasks.freshness import (
     BOUNDS_S,
@@ -33,7 +34,9 @@ from appliance.tasks.store import Publication
 from appliance.tasks.views import why_it_waits
 
 _log = logging.getLogger(__name__)
-MAX_NAMED = 10
+MAX_REASON = 300
+"""Characters of a reason; the execution has it whole."""
+MAX_NAMED = 20
 """Stale tasks that a snapshot names; all are counted."""
 _LOOK_EVERY_NS = SECOND_NS
 _LOOKED_AT = 200
@@ -184,7 +187,7 @@ class FreshnessReport:
                 "The last run may have begun before the message, and no other start is under way."
             )
             return "none", text, last.id
-        reason = f": {last.reason}" if last.reason else "."
+        reason = f": {last.reason[:MAX_REASON]}" if last.reason else "."
         return last.state.value, f"The last start ended as {last.state.value}{reason}", last.id
 
     @staticmethod
@@ -192,7 +195,7 @@ class FreshnessReport:
         text = _RUNS.get(execution.state)
         if text is None:
             return (*why_it_waits(execution), execution.id)
-        return execution.state.value, execution.reason or text, execution.id
+        return execution.state.value, execution.reason[:MAX_REASON] or text, execution.id
 
     # --- telling: within a change ---------------------------------------------------------------
 
@@ -203,9 +206,9 @@ class FreshnessReport:
         found = self._of(key, state, _NO_FIGURES, now)
         since_ns = found.stale_since_ns or now
         reason = (
-            f"Its data is stale for {_span(now - since_ns)}: no successful run began after message "
-            f"{found.oldest_seq}, which asked for it (fresh_within = "
-            f"{_span(int((found.fresh_within_s or 0) * SECOND_NS))}). {found.why}"
+            f"Its data is stale for {duration_text((now - since_ns) / SECOND_NS)}: no successful "
+            f"run began after message {found.oldest_seq}, which asked for it (fresh_within "
+            f"{duration_text(found.fresh_within_s or 0.0)}). {found.why}"
         )
         _log.warning("%s: %s", found.name, reason)
         last = self._state.views.execution(found.execution)
@@ -276,13 +279,3 @@ def _order(found: TaskFreshness) -> tuple[bool, bool, int, str]:
     since_ns = found.stale_since_ns
     first = found.late_ns if found.is_late else since_ns
     return not found.is_late, since_ns is None, first or 0, found.name
-
-
-def _span(duration_ns: int) -> str:
-    """A duration in words: ``"16 min"``."""
-    seconds = duration_ns // SECOND_NS
-    if seconds < 120:
-        return f"{seconds} s"
-    if seconds < 7200:
-        return f"{seconds // 60} min"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

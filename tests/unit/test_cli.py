@@ -29,7 +29,7 @@ from appliance.ui.keys import TABLE
 from appliance.process.ui_settings import ui_settings
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "demo", "init", "check", "user", "session", "publish", "start", "explain", "hold", "release", "list", "export", "rehearse", "tasks", "selftest",
+COMMANDS = ("run", "demo", "init", "check", "user", "session", "publish", "start", "explain", "hold", "release", "list", "freshness", "export", "rehearse", "tasks", "selftest",
             "completion", "manual",
             "health", "reload", "acknowledge", "log-level", "backup", "restore")  # fmt: skip
 

@@ -18,6 +18,7 @@ from appliance.engine_api import (
     ListenerState,
     QlikState,
     Snapshot,
+    TaskFreshness,
     TimerState,
     WaitState,
 )
@@ -34,6 +35,19 @@ def held(kind: str, name: str = "", **fields) -> HoldState:
         kind,
         name,
         **{"until_ns": None, "reason": "new disks", "by": "ann", "since_ns": NOW} | fields,
+    )
+
+
+def stale(name: str, *, late: bool, seconds: int = 1000) -> TaskFreshness:
+    return TaskFreshness(
+        f"id of {name}",
+        name,
+        stale_since_ns=NOW - seconds * 10**9,
+        oldest_seq=12,
+        waiting=1,
+        fresh_within_s=900.0 if late else None,
+        is_late=late,
+        why="It runs.",
     )
 
 
@@ -94,6 +108,12 @@ CASES = {
         "failing tasks",
         "Reload HR failed",
         Place("execution", "1"),
+    ),
+    "late data": (
+        {"stale": (stale("Reload HR", late=True),), "stale_count": 1, "late_count": 1},
+        "late data",
+        "Reload HR stale 16 min",
+        Place("freshness", "Reload HR"),
     ),
     "paused timer": (
         {"timers": (TimerState("nightly", "schedule", None, paused=True),)},
@@ -234,6 +254,51 @@ def test_labels_stay_bounded() -> None:
     assert len(labels) == 10
     assert max(map(len, labels)) == 100
     assert found["appliance_tasks_failing",] == 4000
+
+
+def test_stale_data_is_a_problem_only_if_it_is_late() -> None:
+    """Every message makes a task stale for a while: that is no news."""
+    snapshot = replace(WELL, stale=(stale("Reload HR", late=False),), stale_count=1)
+    assert problems(snapshot) == []
+    [late] = problems(
+        replace(WELL, stale=(stale("Reload HR", late=True),), stale_count=1, late_count=1)
+    )
+    assert late.text == (
+        "Reload HR is stale for 16 min (fresh_within 15 min): no successful run began after "
+        "message 12. It runs."
+    )
+    assert late.identity == ("stale", "id of Reload HR", "12")
+
+
+def test_late_tasks_beyond_those_that_are_named_are_counted() -> None:
+    """The first line has one number for all."""
+    named = tuple(stale(f"Task {number}", late=True) for number in range(20))
+    found = problems(replace(WELL, stale=named, stale_count=900, late_count=700))
+    assert found[-1].text == "680 further tasks are late"
+    assert sum(one.count for one in found) == 700
+
+
+def test_metrics_of_freshness() -> None:
+    """Gauges that an alert can compare with a limit, and a histogram; ten tasks at most."""
+    named = tuple(stale(f"Task {number}", late=True, seconds=number) for number in range(20))
+    buckets = ((5.0, 3), (float("inf"), 4))
+    found = metrics(
+        replace(
+            WELL,
+            stale=named,
+            stale_count=900,
+            late_count=700,
+            latency_buckets=buckets,
+            latency_sum_s=77.5,
+        )
+    )
+    assert (found["appliance_tasks_stale",], found["appliance_tasks_late",]) == (900, 700)
+    labels = [key[1] for key in found if key[0] == "appliance_task_stale_seconds"]
+    assert len(labels) == 10 and found["appliance_task_stale_seconds", "Task 9"] == 9
+    assert found["appliance_message_to_fresh_seconds_bucket", "5.0"] == 3
+    assert found["appliance_message_to_fresh_seconds_bucket", "+Inf"] == 4
+    assert found["appliance_message_to_fresh_seconds_count",] == 4
+    assert found["appliance_message_to_fresh_seconds_sum",] == 77.5
 
 
 def test_a_defect_of_the_task_engine_is_named_once() -> None:
