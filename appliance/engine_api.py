@@ -454,7 +454,7 @@ class Mark(msgspec.Struct, frozen=True):
     """How many executions the message asked for."""
 
 
-class TopicState(msgspec.Struct, frozen=True):
+class TopicState(msgspec.Struct, frozen=True, gc=False):
     """One topic that messages came on, for the tree of topics."""
 
     topic: str
@@ -467,9 +467,9 @@ class TopicState(msgspec.Struct, frozen=True):
     retained: bool = False
     """Whether the broker holds a retained message on it."""
     bytes: int = 0
-    """Of the payloads of ``count`` messages."""
+    """Of payload, topic and properties of ``count`` messages."""
     byte_rate: float = 0.0
-    """Bytes of payloads a second, lately."""
+    """Such bytes a second, lately."""
     size: int = 0
     """Of the last payload in bytes; 0 where it is not known."""
 

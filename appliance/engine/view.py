@@ -252,12 +252,24 @@ class View(Engine):
     def topics(self, limit: int) -> Sequence[TopicState]:
         retained = self._appliance.retained
         counted = self._appliance.live.topics(limit, lambda topic: retained.get(topic) is not None)
+        if len(counted) >= limit:
+            return counted
         known = {one.topic for one in counted}
         silent = [topic for topic in retained.topics() if topic not in known]
         # Of an earlier run, or forgotten since: subscribers still get them, so they are listed.
         for topic in silent[: limit - len(counted)]:
             if (kept := retained.get(topic)) is not None:
-                counted.append(TopicState(topic, 0, 0.0, kept.received_ns, kept.seq, retained=True))
+                counted.append(
+                    TopicState(
+                        topic,
+                        0,
+                        0.0,
+                        kept.received_ns,
+                        kept.seq,
+                        retained=True,
+                        size=len(kept.payload),
+                    )
+                )
         return counted
 
     # --- may wait -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Not for: drawing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -16,20 +16,25 @@ _NO_NAMES: Mapping[str, str] = {}
 _LEAST_ID = 16
 """Characters of the shortest id of a task: shorter levels are not looked up."""
 
-SORTS = ("rate", "name", "messages", "last")
+SORTS = ("rate", "name", "traffic", "messages", "bytes", "last")
+"""By messages a second, name, bytes a second, messages, bytes, time of the last message."""
+_NONE: dict[str, TopicNode] = {}
+"""The children of every node that has none: most have none."""
 
 
-class TopicNode(msgspec.Struct):
+class TopicNode(msgspec.Struct, gc=False):
     """One level of the tree."""
 
     path: str
     """The topic up to here; the key of the node."""
     label: str
     depth: int
-    children: dict[str, TopicNode] = {}
+    children: dict[str, TopicNode]
     leaf: TopicState | None = None
     rate: float = 0.0
+    byte_rate: float = 0.0
     count: int = 0
+    bytes: int = 0
     last_ns: int = 0
     topics: int = 0
     """How many topics lie below, itself included."""
@@ -44,18 +49,28 @@ def build(states: Iterable[TopicState], names: Mapping[str, str] = _NO_NAMES) ->
 
     ``names``: of tasks by their ids (lower case). A level that is such an id has the name as label.
     """
-    root = TopicNode("", "", -1)
+    root = TopicNode("", "", -1, {})
     for state in states:
+        topic, rate, byte_rate = state.topic, state.rate, state.byte_rate
+        count, size, last_ns = state.count, state.bytes, state.last_ns
         node = root
-        _add(node, state)
-        path = ""
-        for depth, level in enumerate(state.topic.split("/")):
-            path = f"{path}/{level}" if depth else level
-            child = node.children.get(level)
-            if child is None:
-                child = node.children[level] = TopicNode(path, _label(level, names), depth)
-            node = child
-            _add(node, state)
+        levels = topic.split("/")
+        for depth, level in enumerate(("", *levels), -1):
+            if depth >= 0:
+                child = node.children.get(level)
+                if child is None:
+                    path = "/".join(levels[: depth + 1])
+                    child = TopicNode(path, _label(level, names), depth, _NONE)
+                    if not node.children:
+                        node.children = {}
+                    node.children[level] = child
+                node = child
+            node.rate += rate
+            node.byte_rate += byte_rate
+            node.count += count
+            node.bytes += size
+            node.topics += 1
+            node.last_ns = max(node.last_ns, last_ns)
         node.leaf = state
     _merge(root)
     return root
@@ -66,13 +81,6 @@ def _label(level: str, names: Mapping[str, str]) -> str:
     return f"{name} {level[:_ID_SHOWN]}…" if name else level
 
 
-def _add(node: TopicNode, state: TopicState) -> None:
-    node.rate += state.rate
-    node.count += state.count
-    node.last_ns = max(node.last_ns, state.last_ns)
-    node.topics += 1
-
-
 def rows(root: TopicNode, opened: set[str], sort: str) -> list[TopicNode]:
     """The nodes in view, depth first; a chain without branches is shown as one row."""
     found: list[TopicNode] = []
@@ -81,7 +89,7 @@ def rows(root: TopicNode, opened: set[str], sort: str) -> list[TopicNode]:
 
 
 def _walk(node: TopicNode, opened: set[str], sort: str, found: list[TopicNode]) -> None:
-    for child in sorted(node.children.values(), key=lambda one: _rank(one, sort)):
+    for child in sorted(node.children.values(), key=_RANKS[sort]):
         found.append(child)
         if child.path in opened:
             _walk(child, opened, sort, found)
@@ -90,6 +98,8 @@ def _walk(node: TopicNode, opened: set[str], sort: str, found: list[TopicNode]) 
 def _merge(node: TopicNode) -> None:
     """Make one row of every chain of levels without a topic or a branch of its own."""
     for name, child in list(node.children.items()):
+        if not child.children:
+            continue
         merged = child
         while merged.leaf is None and len(merged.children) == 1:
             below = next(iter(merged.children.values()))
@@ -107,9 +117,14 @@ def _deepen(node: TopicNode) -> None:
         child.depth = node.depth + 1
 
 
-def _rank(node: TopicNode, sort: str) -> tuple[float, str]:
-    value = {"rate": -node.rate, "messages": -node.count, "last": -node.last_ns, "name": 0.0}
-    return (value[sort], node.label)
+_RANKS: dict[str, Callable[[TopicNode], tuple[float, str]]] = {
+    "rate": lambda one: (-one.rate, one.label),
+    "traffic": lambda one: (-one.byte_rate, one.label),
+    "messages": lambda one: (-one.count, one.label),
+    "bytes": lambda one: (-one.bytes, one.label),
+    "last": lambda one: (-one.last_ns, one.label),
+    "name": lambda one: (0.0, one.label),
+}
 
 
 def folders(node: TopicNode) -> list[str]:

@@ -10,7 +10,7 @@ import argparse
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -20,8 +20,11 @@ from appliance import matching
 from appliance.message_filter import MessageFilter
 from appliance.model import Cause, Execution, ExecutionState, Message, Step, Task
 from appliance.problems import problems
+from appliance.engine import values
+from appliance.journal.search import History, Piece
 from appliance.engine_api import (
     Acknowledgement,
+    AskedValues,
     BridgeState,
     BridgeSubscriptionState,
     ClientState,
@@ -43,6 +46,7 @@ from appliance.engine_api import (
     Starter,
     TimerState,
     TopicState,
+    Values,
 )
 
 T0 = 1_795_000_000_000_000_000
@@ -98,6 +102,23 @@ class Clock:
 
     def go(self, seconds: float) -> None:
         self.now_ns += int(seconds * S)
+
+
+class _History(History):
+    """The messages of the fake as a journal: one stretch."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+
+    def back(
+        self, asked: MessageFilter, before_seq: int, first_seq: int = 0
+    ) -> Generator[Piece]:
+        found = [one for one in self._messages if first_seq <= one.seq < before_seq]
+        yield Piece(matching.select(asked, found), first_seq, before_seq - 1)
+
+    def step(self, asked: MessageFilter, before_seq: int, limit: int, **_how: object) -> Found:
+        (piece,) = self.back(asked, before_seq)
+        return Found(tuple(piece.messages[-limit:]), 0)
 
 
 class FakeEngine(Engine):
@@ -411,6 +432,9 @@ class FakeEngine(Engine):
                 found[-1].received_ns,
                 found[-1].seq,
                 any(one.retain for one in found),
+                sum(len(one.payload) + len(topic) for one in found),
+                sum(len(one.payload) + len(topic) for one in found) / 10,
+                len(found[-1].payload),
             )
             for topic, found in counts.items()
         ]
@@ -430,6 +454,11 @@ class FakeEngine(Engine):
         rest = known[0].seq if known and known[0].seq > 1 else 0
         at = known[0].received_ns if known else 0
         return Found(tuple(found), rest, at, len(passed) - len(found))
+
+    def values(self, asked: AskedValues, before_seq: int) -> Values:
+        self._called("values", asked, before_seq)
+        values.check(asked)
+        return values.step(_History([*self.old, *self.ring]), asked, before_seq)
 
     def seq_at(self, time_ns: int) -> int:
         known = [*self.old, *self.ring]

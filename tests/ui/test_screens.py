@@ -13,7 +13,7 @@ from textual.widgets import Input
 
 from appliance.errors import UnavailableError
 from appliance.model import APP, Cause, Execution, ExecutionState, ReloadOptions
-from appliance.engine_api import Engine, Health
+from appliance.engine_api import Engine, Health, TopicState
 from appliance.ui import topic_tree
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
@@ -403,9 +403,29 @@ class TestTopics:
             assert "▲" not in (await settle(pilot)).split("\n")[2]
             engine.changes.update(changes)
             engine.clock_ns.go(2)
-            assert said in (await settle(pilot)).split("\n")[2]
+            assert said in (await until(pilot, said)).split("\n")[2]
             await pilot.press("slash", *"brandnew", "enter")
             assert "The filter takes none of the topics" in await until(pilot, "takes none")
+
+    async def test_what_floods_the_broker(self):
+        """Sorted by bytes, the topic with most of them is on top, with its part of all."""
+        engine = story()
+        engine.topics = lambda _limit: [
+            TopicState("chatty", 9_000, 90.0, 1, 1, bytes=90_000, byte_rate=900.0),
+            TopicState("camera/1", 1_000, 10.0, 1, 2, bytes=910_000, byte_rate=9_100.0),
+        ]
+        async with app_for(engine).run_test(size=WIDE) as pilot:
+            await settle(pilot)
+            await pilot.press("2", *"ss")
+            text = await settle(pilot)
+            assert "B/s▼" in text
+            rows = [row for row in text.split("\n") if "camera/1" in row or "chatty" in row]
+            assert "91%" in rows[0]
+            assert "camera/1" in rows[0]
+            assert "9%" in rows[1]
+            await pilot.press("s")
+            text = await settle(pilot)
+            assert "90%" in next(row for row in text.split("\n") if "chatty" in row)
 
     async def test_an_engine_without_topic_counts(self):
         """The tree is made of the messages at hand then."""

@@ -5,11 +5,14 @@ Not for: the messages of a topic (Enter shows them on the Live screen).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from textual.widget import Widget
 
-from appliance.engine_api import Snapshot, TopicState
+from appliance.engine_api import Engine, Snapshot, TopicState
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.ui import filters, formats, keys, topic_tree
@@ -22,9 +25,13 @@ from appliance.ui.views import topic as view
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
 
-_LIMIT = 20_000
+_LIMIT = 60_000
 _EVERY_NS = 1_000_000_000
 """The tree is built once a second: a row that jumps at every frame can't be read."""
+_AT_ONCE = 2_000
+"""Topics whose tree is built at once, in some 10 ms. More of them are left to a thread."""
+_LEAST_PAUSE = 12
+"""Times the thread's time between two trees: it takes a twelfth of a core at most."""
 
 _FOOT_ROWS = 4
 _OPEN_AT_FIRST = 30
@@ -39,6 +46,8 @@ class TopicRows(Rows[topic_tree.TopicNode]):
     sizes: dict[int, int | None]
     sort = "rate"
     now_ns = 0
+    root: topic_tree.TopicNode = topic_tree.build(())
+    """Of the rows."""
 
     def __init__(self, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
@@ -53,7 +62,8 @@ class TopicRows(Rows[topic_tree.TopicNode]):
         message = self.last.get(item.leaf.last_seq) if item.leaf is not None else None
         opened = item.path in self.opened
         size = self.sizes.get(message.seq) if message is not None else None
-        return view.row(item, message, size, self.now_ns, cells, opened=opened)
+        part = view.share(item, self.root, self.sort)
+        return view.row(item, message, size, self.now_ns, cells, opened=opened, part=part)
 
     def heading(self, cells: int) -> Line | None:
         return view.heading(cells - 1, self.sort)
@@ -61,6 +71,19 @@ class TopicRows(Rows[topic_tree.TopicNode]):
     def title_at(self, cell: int, cells: int) -> str:
         column = view.TABLE.at(cells, cell)
         return "" if column is None else column.key
+
+
+class _Tree(NamedTuple):
+    """What was built of the engine's topics."""
+
+    root: topic_tree.TopicNode
+    rows: list[topic_tree.TopicNode]
+    opened: set[str]
+    sort: str
+    known: int
+    """Topics, with those that the filter leaves out."""
+    filter: filters.Filter
+    seconds: float
 
 
 class TopicsScreen(Page):
@@ -78,6 +101,8 @@ class TopicsScreen(Page):
         self._wanted = ""
         """The topic that is chosen when the tree has been built."""
         self._built_ns = 0
+        self._every_ns = _EVERY_NS
+        self._is_building = False
         self._seen_any = False
         self._left_out = ""
         self._asked: tuple[str, int] = ("", 0)
@@ -100,43 +125,95 @@ class TopicsScreen(Page):
         return self.query_one(TopicRows)
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
-        if not self._built_ns <= now_ns < self._built_ns + _EVERY_NS or not self._seen_any:
+        is_due = not self._built_ns <= now_ns < self._built_ns + self._every_ns
+        if is_due or (not self._seen_any and snapshot.topics_known <= _AT_ONCE):
             self._build(snapshot, now_ns)
         self._show(now_ns)
 
     def _build(self, snapshot: Snapshot, now_ns: int) -> None:
+        if self._is_building:
+            return
         self._built_ns = now_ns
-        kept = self.host.feed.newest
-        try:
-            states = self.host.engine.topics(_LIMIT)
-        except ApplianceError:
-            states = topic_tree.from_messages(kept, now_ns)
-        self._left_out = view.left_out(len(states), snapshot)
-        wanted = self.filter
-        plain = not wanted.texts and not wanted.not_texts
-        states = [
-            one
-            for one in states
-            if wanted.takes_topic(one.topic)
-            and (plain or wanted.takes_text(one.topic, self._names.in_topic(one.topic)))
-        ]
         self._names.learn(snapshot.executions)
         self._names.refresh(self.host.engine, self.host.background, now_ns)
-        self._root = topic_tree.build(states, self._names.by_id)
-        self.rows.empty_text = "No topic yet." if wanted.is_empty else _NONE_TAKEN
-        if states and not self._seen_any:
-            self._seen_any = True
-            if len(states) <= _OPEN_AT_FIRST:
-                self.rows.opened = set(topic_tree.folders(self._root))
         rows = self.rows
-        rows.now_ns = now_ns
+        make = partial(
+            self._make, self.host.engine, self.filter, now_ns, set(rows.opened), rows.sort
+        )
+        if snapshot.topics_known <= _AT_ONCE:
+            self._made(make())
+            return
+        self._is_building = True
+
+        def work() -> None:
+            made = None
+            try:
+                made = make()
+            finally:
+                self.host.background.call(self._made_elsewhere, made)
+
+        self.host.background.run(work, group="topics")
+
+    def _make(
+        self, engine: Engine, wanted: filters.Filter, now_ns: int, opened: set[str], sort: str
+    ) -> _Tree:
+        """Build the tree; in any thread."""
+        began = time.monotonic()
+        try:
+            states = engine.topics(_LIMIT)
+        except ApplianceError:
+            states = topic_tree.from_messages(self.host.feed.newest, now_ns)
+        known = len(states)
+        if not wanted.is_empty:
+            plain = not wanted.texts and not wanted.not_texts
+            states = [
+                one
+                for one in states
+                if wanted.takes_topic(one.topic)
+                and (plain or wanted.takes_text(one.topic, self._names.in_topic(one.topic)))
+            ]
+        root = topic_tree.build(states, self._names.by_id)
+        if not self._seen_any and len(states) <= _OPEN_AT_FIRST:
+            opened = set(topic_tree.folders(root))
+        found = topic_tree.rows(root, opened, sort)
+        seconds = time.monotonic() - began
+        return _Tree(root, found, opened, sort, known, wanted, seconds)
+
+    def _made_elsewhere(self, tree: _Tree | None) -> None:
+        self._is_building = False
+        if tree is not None:
+            self._made(tree)
+            self.host.show_now()
+
+    def _made(self, tree: _Tree) -> None:
+        if tree.filter is not self.filter:  # it is another one by now
+            self._built_ns = 0
+            return
+        self._every_ns = max(_EVERY_NS, round(_LEAST_PAUSE * tree.seconds * 1e9))
+        self._left_out = view.left_out(tree.known, self.host.snapshot)
+        rows = self.rows
+        rows.empty_text = "No topic yet." if self.filter.is_empty else _NONE_TAKEN
+        self._root = rows.root = tree.root
+        if tree.root.topics and not self._seen_any:
+            self._seen_any = True
+            rows.opened = tree.opened
         topic, self._wanted = self._wanted, ""
         if topic:
             levels = topic.split("/")
             rows.opened |= {"/".join(levels[:count]) for count in range(1, len(levels))}
-        rows.set_items(topic_tree.rows(self._root, rows.opened, rows.sort))
+        rows.now_ns = self.host.clock_ns()
+        if (tree.opened, tree.sort) == (rows.opened, rows.sort):
+            rows.set_items(tree.rows)
+        else:
+            rows.set_items(topic_tree.rows(tree.root, rows.opened, rows.sort))
         if topic:
             rows.select(topic)
+
+    def _walk_again(self) -> None:
+        """Show other rows of the same tree."""
+        rows = self.rows
+        rows.set_items(topic_tree.rows(self._root, rows.opened, rows.sort))
+        self.host.show_now()
 
     def _show(self, now_ns: int) -> None:
         rows = self.rows
@@ -157,10 +234,11 @@ class TopicsScreen(Page):
             (f" ── {formats.short_count(self._root.count)} ", "dim"),
             ("message" if self._root.count == 1 else "messages", "dim"),
             (f" ── {self._root.rate:.1f}/s", "dim"),
+            (f" ── {formats.size(round(self._root.byte_rate))}/s", "dim"),
         ]
         if self._left_out:
             title.insert(1, (f" ▲ {self._left_out}", "warn"))
-        right: Line = [(f"sorted by {rows.sort}", "dim")]
+        right: Line = [(f"sorted by {view.SORTED_BY[rows.sort]}", "dim")]
         self.query_one("#topics-title", Pane).show([rule(title, cells, right)])
         self._show_foot(now_ns, cells)
 
@@ -236,15 +314,11 @@ class TopicsScreen(Page):
 
     # --- what keys do --------------------------------------------------------------------------
 
-    def _rebuild(self) -> None:
-        self._built_ns = 0
-        self.host.show_now()
-
     def action_unfold(self) -> None:
         node = self.rows.current
         if node is not None and node.children:
             self.rows.opened.add(node.path)
-            self._rebuild()
+            self._walk_again()
 
     def action_fold(self) -> None:
         """Fold the level, or go to the one above it."""
@@ -255,7 +329,7 @@ class TopicsScreen(Page):
             self.rows.opened.discard(node.path)
         else:
             self._select_above(node)
-        self._rebuild()
+        self._walk_again()
 
     def _select_above(self, node: topic_tree.TopicNode) -> None:
         path = node.path
@@ -266,22 +340,22 @@ class TopicsScreen(Page):
 
     def action_open_all(self) -> None:
         self.rows.opened = set(topic_tree.folders(self._root))
-        self._rebuild()
+        self._walk_again()
 
     def action_close_all(self) -> None:
         self.rows.opened = set()
-        self._rebuild()
+        self._walk_again()
 
     def action_sort(self) -> None:
-        """By rate, name, number of messages, or the time of the last one."""
+        """By messages or bytes a second, name, messages, bytes, or the time of the last one."""
         at = topic_tree.SORTS.index(self.rows.sort)
         self.rows.sort = topic_tree.SORTS[(at + 1) % len(topic_tree.SORTS)]
-        self._rebuild()
+        self._walk_again()
 
     def choose_title(self, key: str) -> None:
         if key in topic_tree.SORTS:
             self.rows.sort = key
-            self._rebuild()
+            self._walk_again()
 
     def action_open(self) -> None:
         """The messages of the topic, or of everything below it, on the Live screen."""

@@ -6,7 +6,7 @@ Not for: folding and sorting (topic_tree.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from appliance.engine_api import Snapshot
 from appliance.model import Message
@@ -19,17 +19,48 @@ from appliance.ui.topic_tree import TopicNode
 TABLE = Table(
     Column("TOPIC", 24, 40, 90, key="name"),
     Column("RATE/s", 7, right=True, key="rate"),
+    Column("B/s", 7, right=True, key="traffic", from_cells=100),
     Column("MSGS", 6, right=True, key="messages"),
+    Column("BYTES", 6, right=True, key="bytes", from_cells=100),
+    Column("SHARE", 6, right=True, key="share"),
     Column("LAST", 5, right=True, key="last"),
+    Column("SIZE", 5, right=True, from_cells=100),
     Column("R", 1),
     Column("LAST PAYLOAD", 16, 40, None),
 )
 """The tree of topics."""
 
 
+SORTED_BY = {
+    "rate": "messages a second",
+    "name": "name",
+    "traffic": "bytes a second",
+    "messages": "messages",
+    "bytes": "bytes",
+    "last": "last message",
+}
+_SHARES: dict[str, tuple[str, Callable[[TopicNode], float]]] = {
+    "traffic": ("%B/s", lambda node: node.byte_rate),
+    "messages": ("%MSGS", lambda node: node.count),
+    "bytes": ("%BYTE", lambda node: node.bytes),
+}
+"""Of what the share is, by the order of the rows, and the title that says so."""
+_SHARE_OF_RATE = ("%RATE", lambda node: node.rate)
+
+
 def heading(cells: int, sort: str) -> Line:
     """The row above the tree; the column it is sorted by has a sign."""
-    return TABLE.heading(cells, sort=sort)
+    return TABLE.heading(cells, sort=sort, share=_SHARES.get(sort, _SHARE_OF_RATE)[0])
+
+
+def share(node: TopicNode, root: TopicNode, sort: str) -> str:
+    """Which part a level has of all topics, of what the rows are sorted by: ``12%``, ``<1%``."""
+    of = _SHARES.get(sort, _SHARE_OF_RATE)[1]
+    whole, part = of(root), of(node)
+    if whole <= 0 or part <= 0:
+        return ""
+    percent = 100 * part / whole
+    return "<1%" if percent < 1 else f"{percent:.0f}%"
 
 
 def row(
@@ -40,8 +71,12 @@ def row(
     cells: int,
     *,
     opened: bool,
+    part: str = "",
 ) -> Line:
-    """One level: its sums, and the last payload if it is a topic."""
+    """One level: its sums, and the last payload if it is a topic.
+
+    ``size``: the length of a payload that is cut; ``part``: the ``share`` of the level.
+    """
     sign = ("▾ " if opened else "▸ ") if node.children else "  "
     label = f"{'  ' * min(node.depth, 12)}{sign}{printable(node.label) or '(empty level)'}"
     if node.children and not opened:
@@ -55,8 +90,12 @@ def row(
         (
             (label, "" if leaf is not None else "dim"),
             (formats.rate(node.rate), "strong" if node.rate >= 1 else ""),
+            (formats.short_size(round(node.byte_rate)) if node.byte_rate >= 0.5 else "", ""),
             (formats.short_count(node.count), ""),
+            (formats.short_size(node.bytes), ""),
+            (part, "strong" if (len(part) == 3 and part[0] > "1") or part == "100%" else ""),
             (formats.age((now_ns - node.last_ns) / 1e9), "dim"),
+            (formats.short_size(leaf.size) if leaf is not None else "", "dim"),
             ("R" if leaf is not None and leaf.retained else "", "accent"),
             (body, ""),
         ),
