@@ -110,9 +110,7 @@ class _History(History):
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
 
-    def back(
-        self, asked: MessageFilter, before_seq: int, first_seq: int = 0
-    ) -> Generator[Piece]:
+    def back(self, asked: MessageFilter, before_seq: int, first_seq: int = 0) -> Generator[Piece]:
         found = [one for one in self._messages if first_seq <= one.seq < before_seq]
         yield Piece(matching.select(asked, found), first_seq, before_seq - 1)
 
