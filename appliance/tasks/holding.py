@@ -114,7 +114,7 @@ class Holding:
                 raise UsageError(self._not_held(kind, name))
             before = next(one for one in self._state_now() if (one.kind, one.name) == key)
             planner.release(*key, self._state.clock_ns())
-        _log.warning("%s releases %s; starts that waited: %d", by, before.shown, before.waiting)
+        _log.info("%s releases %s; starts that waited: %d", by, before.shown, before.waiting)
         return before
 
     def _state_now(self) -> tuple[HoldState, ...]:

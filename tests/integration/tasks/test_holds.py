@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
-from tasks_rig import START_TOPIC, Rig, client_of
+import logging
+import sqlite3
+import time
 
+import pytest
+from tasks_rig import START_TOPIC, MemorySource, Rig, client_of, start_trigger
+
+from appliance.clock import Clock
+from appliance.config.tables import AllowConfig, PublishConfig, TimerConfig, TriggerConfig
+from appliance.counters import Counter
 from appliance.engine_api import HoldState
-from appliance.qlik.simulated import SimulatedQlik
+from appliance.errors import UnavailableError, UsageError
+from appliance.model import ExecutionState, Message, MessageProperties
+from appliance.qlik.simulated import ManualClock, SimulatedQlik
+
+S = 10**9
 
 
 @pytest.fixture
@@ -54,3 +65,224 @@ def test_fifty_messages_in_a_maintenance_window_are_one_start_after_it(qlik, tmp
         assert "Waiting: Held by ann (everything): new disks." in texts
         assert "The hold is over" in texts
     assert task.runs == 1
+
+
+def test_holds_and_what_waits_outlive_a_process_that_is_killed(qlik, tmp_path) -> None:
+    """The database as the kill leaves it: nothing was closed, and nothing is started twice."""
+    task = qlik.add_task("Reload HR", duration_s=0.05)
+    source = MemorySource()
+    with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as rig:
+        hold(rig, "everything")
+        hold(rig, "client", "press-7", reason="")
+        last = [source.put(START_TOPIC, task.id) for _ in range(5)][-1]
+        rig.wait_until(lambda: waiting(rig) == [1, 0])
+        with sqlite3.connect(tmp_path / "tasks.db") as before:
+            copy = sqlite3.connect(tmp_path / "killed.db")
+            before.backup(copy)
+            copy.close()
+    with Rig(tmp_path / "killed.db", client_of(qlik), source=source) as again:
+        assert again.engine._state.cursors.durable <= last.seq
+        again.wait_until(lambda: waiting(again) == [1, 0])
+        assert again.engine.holding.held_client("press-7") == "this client is held by ann"
+        more = source.put(START_TOPIC, task.id)
+        again.wait_until(lambda: taken(again, more.seq))
+        assert task.runs == 0
+        again.engine.holding.release("everything", "", "ann")
+        again.broker.wait_for(task.id, "succeeded")
+        assert again.newest().merged == 5
+    assert task.runs == 1
+    with Rig(tmp_path / "killed.db", client_of(qlik), source=source) as third:
+        assert [one.shown for one in third.engine.holding.holds().holds] == ["client press-7"]
+
+
+def test_a_hold_ends_by_itself_also_while_the_appliance_is_down(qlik, tmp_path, caplog) -> None:
+    """At its time by the clock, and a request does not expire meanwhile, however long it waits."""
+    task = qlik.add_task("Reload HR", duration_s=0.05)
+    other = qlik.add_task("Reload IT", duration_s=0.05)
+    trigger = TriggerConfig(topic=START_TOPIC, task="payload", expire=60.0)
+    clock, source = ManualClock(), MemorySource()
+    settings = {"clock_ns": clock, "source": source, "boot_ns": 0}
+    path, server = tmp_path / "tasks.db", client_of(qlik)
+    caplog.set_level(logging.INFO)
+    with Rig(path, server, trigger, **settings) as rig:
+        until = clock() + 7200 * S
+        assert hold(rig, "task", "Reload HR", until_ns=until).title == "Reload HR"
+        source.put(START_TOPIC, task.id, received_ns=clock())
+        rig.wait_until(lambda: waiting(rig) == [1])
+        (wait,) = rig.engine.waits()
+        assert (wait.kind, wait.until_ns) == ("hold", until)
+        clock.advance(7199)
+        rig.engine._state.wake_all()
+        source.put(START_TOPIC, task.id, received_ns=clock())
+        rig.wait_until(lambda: rig.engine.executions(1)[0].merged == 1)
+        assert task.runs == 0
+        clock.advance(1)
+        rig.engine._state.wake_all()
+        rig.wait_until(lambda: task.runs == 1)
+        assert rig.engine.holding.holds().holds == ()
+        assert "The hold of task Reload HR that ann made has ended by itself" in caplog.text
+        hold(rig, "everything", until_ns=clock() + 600 * S)
+        source.put(START_TOPIC, other.id, received_ns=clock())
+        rig.wait_until(lambda: waiting(rig) == [1])
+    clock.advance(3600)
+    with Rig(path, server, trigger, **settings) as again:
+        again.wait_until(lambda: other.runs == 1)
+
+
+def test_a_hold_follows_the_clock_when_that_is_set(qlik, tmp_path) -> None:
+    """06:00 is when the clock shows it; what waits is not older by that."""
+    task = qlik.add_task("Reload HR", duration_s=0.05)
+    wall, steady = [1_795_000_000 * S], [0]
+    clock = Clock(lambda: wall[0], lambda: steady[0])
+    with Rig(tmp_path / "tasks.db", client_of(qlik), clock_ns=clock, boot_ns=0) as rig:
+        hold(rig, "everything", until_ns=wall[0] + 3600 * S)
+        rig.source.put(START_TOPIC, task.id, received_ns=wall[0])
+        rig.wait_until(lambda: waiting(rig) == [1])
+        wall[0] -= 1800 * S
+        rig.engine._state.follow_clock()
+        rig.wait_until(lambda: rig.engine.waits()[0].until_ns == 1_795_003_600 * S)
+        wall[0] += 1800 * S + 3600 * S
+        rig.engine._state.wake_all()
+        rig.wait_until(lambda: task.runs == 1)
+        assert rig.engine.holding.holds().holds == ()
+
+
+def test_what_comes_meanwhile_is_dropped_if_that_was_asked_for(qlik, tmp_path) -> None:
+    """The sender is told; what waited before waits on; what came before the hold is not dropped."""
+    task = qlik.add_task("Reload HR", duration_s=0.05, tags=("nightly",))
+    other = qlik.add_task("Reload IT", duration_s=0.05, tags=("nightly",))
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        hold(rig, "task", task.id)
+        waits = rig.source.put(START_TOPIC, task.id)
+        rig.wait_until(lambda: taken(rig, waits.seq))
+        time.sleep(0.002)  # the next hold begins after this message by the clock
+        assert hold(rig, "task", task.id, drop=True).waiting == 1
+        asks = MessageProperties(response_topic="plc/answers", correlation_data=b"7").encoded()
+        dropped = rig.source.put(START_TOPIC, task.id, properties=asks)
+        by_tag = rig.source.put(START_TOPIC, '{"tag": "nightly"}')
+        rig.broker.wait_for(other.id, "succeeded")
+        rig.broker.wait_until(lambda: any(one[0] == "plc/answers" for one in rig.broker.published))
+        (answer,) = [one[1] for one in rig.broker.published if one[0] == "plc/answers"]
+        assert answer["state"] == "skipped"
+        assert answer["reason"].startswith("Held by ann (task Reload HR): new disks.")
+        marks = rig.engine.marks([waits.seq, dropped.seq, by_tag.seq])
+        assert marks[dropped.seq].label == "held"
+        assert marks[waits.seq].state is ExecutionState.WAITING
+        assert rig.engine.counters()[Counter.STARTS_DROPPED_BY_HOLD] == 2
+        assert rig.engine.rules()[0].rejected == 0
+        with pytest.raises(UnavailableError, match="Held by ann"):
+            rig.engine.start_task(task.id, "bob")
+        assert waiting(rig) == [1]
+        rig.engine.holding.release("task", "Reload HR", "ann")
+        rig.broker.wait_for(task.id, "succeeded")
+    assert (task.runs, other.runs) == (1, 1)
+
+
+def test_a_trigger_is_held_and_others_are_not(qlik, tmp_path) -> None:
+    """A request that another rule asks for as well goes; an operator may end one wait."""
+    task = qlik.add_task("Reload HR", duration_s=0.05)
+    rules = [
+        TriggerConfig(topic=f"{name}/#", task={"name": "Reload HR"}, name=name)
+        for name in ("stock", "sales")
+    ]
+    with Rig(tmp_path / "tasks.db", client_of(qlik), *rules) as rig:
+        hold(rig, "trigger", "stock")
+        rig.source.put("stock/done", "1")
+        rig.wait_until(lambda: waiting(rig) == [1])
+        rig.source.put("sales/done", "1")
+        rig.broker.wait_for(task.id, "succeeded")
+        assert rig.newest().merged == 1
+        rig.source.put("stock/done", "2")
+        rig.wait_until(lambda: waiting(rig) == [1])
+        # Other rules count from now on: the hold stays, and what it holds.
+        rig.engine.take(rig.engine.rules_of(rules, [], AllowConfig(), []))
+        assert waiting(rig) == [1]
+        (wait,) = rig.engine.waits()
+        rig.engine.fire_timer(wait.name, "bob")
+        rig.broker.wait_for(task.id, "succeeded", 2)
+        assert [one.shown for one in rig.engine.holding.holds().holds] == ["trigger stock"]
+
+
+def test_a_held_timer_publishes_nothing_and_starts_once_after_it(qlik, tmp_path) -> None:
+    """A held silence watch raises no alarm, and begins to listen anew at the end."""
+    task = qlik.add_task("Reload HR", duration_s=0.05)
+    every = TimerConfig(
+        name="hourly",
+        every=3600.0,
+        task={"name": "Reload HR"},
+        publish=PublishConfig(topic="tick", payload="1"),
+    )
+    quiet = TimerConfig(name="line 7", silence=600.0, topic="plant/7/#")
+    clock = ManualClock()
+    settings = {"clock_ns": clock, "boot_ns": 0, "timers": (every, quiet)}
+    with Rig(tmp_path / "tasks.db", client_of(qlik), **settings) as rig:
+        hold(rig, "timer", "hourly")
+        hold(rig, "timer", "line 7")
+        for number in (1, 2, 3):
+            clock.advance(3600)
+            rig.engine._state.wake_all()
+            rig.wait_until(
+                lambda wanted=number: rig.engine.counters().get(Counter.TIMERS_FIRED) == wanted
+            )
+        assert waiting(rig) == [1, 0]
+        assert not [one for one in rig.engine.timers() if one.is_alarm]
+        rig.engine.holding.release("timer", "hourly", "ann")
+        rig.engine.holding.release("timer", "line 7", "ann")
+        rig.wait_until(lambda: task.runs == 1)
+        assert not [one for one in rig.broker.published if one[0] == "tick"]
+        clock.advance(601)
+        rig.engine._state.wake_all()
+        rig.wait_until(lambda: any(one.is_alarm for one in rig.engine.timers()))
+
+
+def test_a_name_that_does_not_exist_is_refused_with_the_nearest(qlik, tmp_path) -> None:
+    """Nothing is held by a slip; a client may have any name."""
+    qlik.add_task("Reload HR")
+    twins = [qlik.add_task("Twin"), qlik.add_task("Twin")]
+    timer = TimerConfig(name="nightly", cron="0 3 * * *", publish=PublishConfig("a", "1"))
+    with Rig(tmp_path / "tasks.db", client_of(qlik), timers=(timer,)) as rig:
+        for kind, name, text in (
+            ("task", "Reload HF", 'Did you mean "Reload HR"'),
+            ("task", "Twin", twins[1].id),
+            ("task", "00000000-0000-0000-0000-00000000abcd", "lists no task"),
+            ("trigger", "qliksense/start_tusk", 'Did you mean "qliksense/start_task"'),
+            ("timer", "nightley", 'Did you mean "nightly"'),
+            ("client", "", "Name the client"),
+            ("moon", "a", "can't be held"),
+            ("everything", "a", "has no name"),
+        ):
+            with pytest.raises(UsageError, match=text):
+                hold(rig, kind, name)
+        with pytest.raises(UsageError, match="is over"):
+            hold(rig, "everything", until_ns=1)
+        with pytest.raises(UsageError, match="200 at most"):
+            hold(rig, "everything", reason="x" * 201)
+        with pytest.raises(UsageError, match="nothing to drop"):
+            hold(rig, "client", "press-7", drop=True)
+        hold(rig, "client", "press-7")
+        with pytest.raises(UsageError, match="What is held: client press-7"):
+            rig.engine.holding.release("task", "Reload HR", "ann")
+        assert len(rig.engine.holding.holds().holds) == 1
+
+
+def test_an_explanation_says_what_a_hold_does(qlik, tmp_path) -> None:
+    """Until when a start would wait, also beyond its expiry; and that it would be dropped."""
+    task = qlik.add_task("Reload HR")
+    trigger = TriggerConfig(topic=START_TOPIC, task="payload", expire=60.0)
+    clock = ManualClock()
+    with Rig(tmp_path / "tasks.db", client_of(qlik), trigger, clock_ns=clock, boot_ns=0) as rig:
+        rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+        message = Message(0, clock(), START_TOPIC, task.id.encode())
+        until = clock() + 7200 * S
+        hold(rig, "everything", until_ns=until)
+        for is_there in (False, True):
+            (start,) = rig.engine.explain(message).starts
+            (check,) = [one for one in start.checks if one.field == "hold"]
+            assert (check.waits, check.until_ns, start.at_ns) == (True, until, until)
+            assert start.effect == ("merge" if is_there else "start")
+            rig.source.put(START_TOPIC, task.id, received_ns=clock())
+            rig.wait_until(lambda: waiting(rig) == [1])
+        hold(rig, "everything", drop=True)
+        (start,) = rig.engine.explain(message).starts
+        assert start.effect == "nothing"
+        assert "is dropped" in start.reason

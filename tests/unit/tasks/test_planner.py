@@ -20,6 +20,7 @@ from appliance.model import APP, Cause, ExecutionState, Message, ReloadOptions, 
 from appliance.qlik.server import RetryPolicy, QlikError, Report
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.dispatcher import MAX_RELOADS_WAITING
+from appliance.tasks.holds import Hold
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.planner import Planner
 from appliance.tasks.payloads import Rejection
@@ -31,6 +32,7 @@ from appliance.tasks.dedup import Redeliveries
 from appliance.tasks.triggers import Options
 from appliance.tasks.selector import TaskSelector
 
+TRIGGERS = ("a", "b")
 IDS = [f"00000000-0000-0000-0000-00000000000{number}" for number in range(1, 4)]
 DOWN = QlikError("refused", label="refused", retry=RetryPolicy.SAFE)
 HUNG = QlikError("timeout", label="timeout", retry=RetryPolicy.LOOK_FIRST)
@@ -70,6 +72,7 @@ class PlannerMachine(RuleBasedStateMachine):
         self.merged_into: dict[int, int] = {}
         self.final: dict[int, Record] = {}
         self.disk: dict[int, bytes] = {}
+        self.held: dict[str, bytes] = {}
         self.starts: dict[str, list[tuple[int, Options]]] = {}
         self.options = {
             IDS[0]: PLAIN,
@@ -81,8 +84,19 @@ class PlannerMachine(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """What the state store does: take the jobs, write the changes."""
-        self.jobs.extend(self.planner.begin(self.now))
-        changes = self.planner.book.changes
+        planner, holds = self.planner, self.planner.dispatcher.holds
+        wanted_now = {one.id for one in planner.open.values() if one.expedited}
+        for job in planner.begin(self.now):
+            self.jobs.append(job)
+            record = job.record
+            if job.kind in (JobKind.START, JobKind.RESOLVE) and record.id not in wanted_now:
+                held = holds.of_request(record.execution.task_id, record.askers, self.now)
+                assert held is None, "started while it was held"
+        changes = planner.book.changes
+        for (_, name), row in changes.kept.items():
+            self.held.pop(name, None)
+            if row is not None:
+                self.held[name] = row
         for number, record in changes.records.items():
             self.disk[number] = msgspec.msgpack.encode(record)
             if record.execution.state.is_final:
@@ -121,12 +135,16 @@ class PlannerMachine(RuleBasedStateMachine):
         task=st.sampled_from(IDS),
         at_once=st.integers(1, 3),
         reload=st.sampled_from([ReloadOptions(), PARTIAL]),
+        trigger=st.sampled_from(TRIGGERS),
     )
-    def ask(self, task: str, at_once: int, reload: ReloadOptions) -> None:
+    def ask(self, task: str, at_once: int, reload: ReloadOptions, trigger: str) -> None:
         for _ in range(at_once):
             options = msgspec.structs.replace(self.options[task], reload=reload)
             number = self.planner.ask(
-                TaskSelector("id", task), options, Cause("message", next(SEQS)), self.now
+                TaskSelector("id", task),
+                options,
+                Cause("message", next(SEQS), rule=trigger),
+                self.now,
             )
             assert isinstance(number, int)
             self.asked.append((self.now, number, task, options))
@@ -277,6 +295,7 @@ class PlannerMachine(RuleBasedStateMachine):
         self.planner = self.planner_of_kind()
         self.planner.book.next_id = before.book.next_id
         self.planner.histories.update(before.histories)
+        assert not self.planner.dispatcher.load_holds(self.held)
         records = [msgspec.msgpack.decode(row, type=Record) for row in self.disk.values()]
         for record in sorted(records, key=lambda one: one.id):
             if record.execution.execution_id:
@@ -284,6 +303,27 @@ class PlannerMachine(RuleBasedStateMachine):
             if not record.execution.state.is_final or record.log_wanted:
                 self.planner.restore(record, self.now)
         self.settle()
+
+    @rule(
+        what=st.sampled_from(
+            [
+                ("everything", ""),
+                *(("task", one) for one in IDS),
+                *(("trigger", one) for one in TRIGGERS),
+            ]
+        ),
+        seconds=st.sampled_from([None, 1.0, 40.0]),
+    )
+    def hold(self, what: tuple[str, str], seconds: float | None) -> None:
+        until = None if seconds is None else self.now + int(seconds * SECOND_NS)
+        self.planner.hold(Hold(*what, until, "", "ann", self.now), self.now)
+        self.settle()
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        if held := self.planner.dispatcher.holds.all():
+            self.planner.release(*data.draw(st.sampled_from(held)).key, self.now)
+            self.settle()
 
     @rule()
     def circuit(self) -> None:
@@ -304,6 +344,17 @@ class PlannerMachine(RuleBasedStateMachine):
         for task in IDS:
             live = [run for run in self.runs if run.task == task and not run.over]
             assert len(live) <= 1, live
+
+    @invariant()
+    def what_is_held_is_counted_and_nothing_else_is_held(self) -> None:
+        dispatcher = self.planner.dispatcher
+        held = [
+            one
+            for one in self.planner.open.values()
+            if self.planner.state_of(one) is RequestState.HELD
+        ]
+        assert sum(one.waiting for one in dispatcher.hold_states()) == len(held)
+        assert all(dispatcher.hold_of(one, self.now) for one in held)
 
     @invariant()
     def one_waiting_request_a_task_and_reload(self) -> None:
@@ -342,6 +393,8 @@ class PlannerMachine(RuleBasedStateMachine):
         """Let everything come to its end, then compare what was asked with what ran."""
         for record in list(self.planner.open.values()):
             self.planner.pause(record, "ann", self.now, paused=False)
+        for hold in self.planner.dispatcher.holds.all():
+            self.planner.release(*hold.key, self.now)
         self.planner.dispatcher.circuit_open = False
         self.planner.server_is_back(self.now)
         for _ in range(300):
