@@ -29,7 +29,7 @@ from appliance.remote import protocol
 from appliance.remote.command_link import CommandLink
 from appliance.tasks.explanation import Hearing, rules_alone
 from appliance.tasks.verdicts import Triggers
-from appliance.ui.explanation_text import FIELD_CELLS, conclusions, past, rows
+from appliance.ui.explanation_text import FIELD_CELLS, conclusions, has_prospect, past, rows
 
 _CONNECT_S = 10.0
 _SIGNS = {"ok": "  ok  ", "waits": " waits", "stops": "  NO  "}
@@ -111,7 +111,7 @@ def _of_rules(options: argparse.Namespace, config: str, payload: bytes) -> Expla
 
 def _lines(found: Explanation) -> Iterator[str]:
     for row in rows(found, _at):
-        margin = "    " * row.indent
+        margin = "  " * row.indent
         match row.kind:
             case "rule":
                 yield f"Trigger {row.field}: {row.text}"
@@ -123,9 +123,10 @@ def _lines(found: Explanation) -> Iterator[str]:
                 yield f"{margin}{_SIGNS[kind]}  {row.field.ljust(FIELD_CELLS)} {row.text}"
     if found.seq:
         yield past(found)
-        yield "If it came again now:"
-    for _, text in conclusions(found, _at):
-        yield text
+    if has_prospect(found):
+        if found.seq:
+            yield "If it came again now:"
+        yield from (text for _, text in conclusions(found, _at))
 
 
 def _at(time_ns: int) -> str:

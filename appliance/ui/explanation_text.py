@@ -65,6 +65,11 @@ def _of_start(start: ExplainedStart, now_ns: int, at: Clock) -> str:
             return f"Would not start {start.what}.{reason}"
 
 
+def has_prospect(explanation: Explanation) -> bool:
+    """Whether more is to be said than what a message of the journal led to."""
+    return not explanation.seq or bool(explanation.starts)
+
+
 def past(explanation: Explanation) -> str:
     """What a message of the journal led to, and why; empty for one that does not exist."""
     if not explanation.seq:
@@ -90,7 +95,7 @@ def _rows(explanation: Explanation, at: Clock) -> Iterator[Row]:
         for start in rule.starts:
             yield Row("start", start.what, start.effect, 1)
             for check in start.checks:
-                yield _of_check(check, at, 1)
+                yield _of_check(check, at, 2)
     if explanation.others_count:
         names = [_named(one) for one in explanation.others[:_NAMED_OTHERS]]
         more = explanation.others_count - len(names)

@@ -20,6 +20,8 @@ ACTING = "Acting"
 REPEAT = "Repeating"
 SORTED = "Sorting"
 CONFIGURED = "As configuration"
+WHY = "Why"
+EXPLANATION = "Explanation"
 RUNS = "Runs"
 LIVE = "Live"
 DETAIL = "Message"
@@ -116,6 +118,8 @@ TABLE = (
         "copy as configuration",
         CONFIGURED,
     ),
+    Key("explain", "explain", "E", "explain", "why it starts, or not", WHY),
+    Key("copy_explanation", "copy", "c", "copy", "copy all of it", EXPLANATION, footer=True),
     Key("its_client", "client", "i", "its client", "do it again; its client", REPEAT),
     Key("its_execution", "execution", "enter", "execution", "what it started", DETAIL, footer=True),
     Key("pretty", "pretty", "p", "pretty/raw", "pretty or raw", DETAIL, footer=True),

@@ -7,7 +7,7 @@ Not for: dialogs that an action opens (operator_actions.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from textual.app import App
 from textual.geometry import Size
 from textual.screen import Screen
 
+from appliance.engine_api import Explanation
 from appliance.model import HTTP_CLIENT, Execution, Message, bridge_of, is_own
 from appliance.problems import Place
 from appliance.ui.filters import Filter
@@ -175,6 +176,23 @@ class Navigator(Navigation):
         from appliance.ui.screens.bridge import BridgeScreen  # noqa: PLC0415 - see the docstring
 
         self._app.push_screen(BridgeScreen(self._host, name))
+
+    def explain_message(self, seq: int, topic: str, tab: str) -> None:
+        engine = self._host.engine
+        self._explain(topic, lambda: engine.explain(seq), tab)
+
+    def explain_draft(self, topic: str, payload: bytes, retain: bool) -> None:
+        engine, page = self._host.engine, self.page
+        self._explain(
+            topic,
+            lambda: engine.explain_message(topic, payload, retain, ""),
+            page.tab if page is not None else "live",
+        )
+
+    def _explain(self, topic: str, ask: Callable[[], Explanation], tab: str) -> None:
+        from appliance.ui.screens.explanation import ExplanationScreen  # noqa: PLC0415 - see the docstring
+
+        self._app.push_screen(ExplanationScreen(self._host, topic, ask, tab))
 
     def show_problems(self) -> None:
         from appliance.ui.screens.problems import ProblemsScreen  # noqa: PLC0415 - see the docstring

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+import msgspec
+
 from appliance.errors import NoPermissionError
 from appliance import matching
 from appliance.message_filter import MessageFilter
@@ -29,6 +31,10 @@ from appliance.engine_api import (
     BridgeSubscriptionState,
     ClientState,
     Engine,
+    ExplainedCheck,
+    ExplainedRule,
+    ExplainedStart,
+    Explanation,
     Found,
     Health,
     Holds,
@@ -141,6 +147,8 @@ class FakeEngine(Engine):
         """Fields of the snapshot that a test sets."""
         self.stopping = False
         self.held: dict[tuple[str, str], HoldState] = {}
+        self.explanations: dict[int, Explanation] = {}
+        """By the number of a message; 0: of one that is not published."""
         self.calls: list[tuple[object, ...]] = []
         """Everything that the UI asked for, in order."""
         self.called = threading.Event()
@@ -334,6 +342,16 @@ class FakeEngine(Engine):
     def _called(self, *call: object) -> None:
         self.calls.append(call)
         self.called.set()
+
+    def explain(self, seq: int) -> Explanation:
+        found = self.explanations.get(seq)
+        return super().explain(seq) if found is None else found
+
+    def explain_message(
+        self, topic: str, payload: bytes, retain: bool, client_id: str
+    ) -> Explanation:
+        self._called("explain_message", topic, payload, retain, client_id)
+        return self.explanations[0]
 
     def message(self, seq: int) -> Message | None:
         if seq in self.whole:
@@ -787,3 +805,39 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def explanation(engine: FakeEngine, **more: object) -> Explanation:
+    """A rule that asks for two tasks: one waits for quiet, the other is not allowed."""
+    now = engine.clock_ns()
+    allowed = ExplainedCheck("[allow]", ok=True, found="may be started")
+    quiet = ExplainedCheck(
+        "debounce", True, "5 s without a further message", "not over", waits=True,
+        until_ns=now + 5 * S,
+    )  # fmt: skip
+    refused = "Task Reload HR may not be started: the [allow] table does not have it."
+    starts = (
+        ExplainedStart(
+            "Reload Sales", "start", "sales", now + 5 * S, "Waits for quiet (debounce).",
+            checks=(ExplainedCheck("task", True, "tasks with tag daily", "Reload Sales"), allowed, quiet),
+        ),
+        ExplainedStart(
+            "Reload \x1b[31mHR", "nothing", "hr", reason=refused,
+            checks=(ExplainedCheck("[allow]", False, "", "does not have it", refused),),
+        ),
+    )  # fmt: skip
+    rule = ExplainedRule(
+        "quality", "plant/+/done", "tasks with tag daily",
+        (
+            ExplainedCheck("topic", True, "plant/+/done", "plant/7/done"),
+            ExplainedCheck("when", True, 'state = "done"', '"done"'),
+        ),
+        starts,
+    )  # fmt: skip
+    elsewhere = (ExplainedCheck("topic", False, "hall/#", "plant/7/done"),)
+    other = ExplainedRule("hall", "hall/#", "task x", elsewhere)
+    found = Explanation(
+        "plant/7/done", now, checks=(ExplainedCheck("redelivery", True, found="new"),),
+        rules=(rule,), others=(other,), others_count=1,
+    )  # fmt: skip
+    return msgspec.structs.replace(found, **more)

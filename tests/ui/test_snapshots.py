@@ -5,7 +5,7 @@ A changed picture is a changed screen: look at it, then accept it with ``--snaps
 
 import msgspec
 import pytest
-from fake_engine import HOSTILE, Clock, FakeEngine, bridges, earlier_runs, story
+from fake_engine import HOSTILE, Clock, FakeEngine, bridges, earlier_runs, explanation, story
 from screens import HUGE, NARROW, WIDE
 
 from appliance.errors import NoPermissionError
@@ -124,6 +124,13 @@ def detail():
     return engine
 
 
+def explained():
+    engine = live()
+    seq = engine.publish_from("plant/7/done", b'{"state": "done"}')
+    engine.explanations[seq] = explanation(engine, seq=seq, led_to="It started nothing.")
+    return engine
+
+
 SHORT_OF_ONE = (79, 24)
 CASES = {
     "live": (live, [], ""),
@@ -145,6 +152,7 @@ CASES = {
     "message-raw": (detail, ["enter", "p"], ""),
     "message-hex": (detail, ["enter", "x"], ""),
     "message-difference": (detail, ["enter", "d"], ""),
+    "explanation": (explained, ["E"], ""),
     "execution": (tasks, ["3", "enter"], ""),
     "search": (live, ["b", *"hr", "enter"], ""),
     "jump": (live, ["J"], ""),
@@ -162,7 +170,7 @@ CASES = {
 }
 
 
-PAGES = ("live", "topics", "tasks", "clients", "log", "message", "execution", "search", "first-run",
+PAGES = ("live", "topics", "tasks", "clients", "log", "message", "explanation", "execution", "search", "first-run",
          "help", "palette")  # fmt: skip
 """What is pictured in a huge terminal: each page once; dialogs look there as in a wide one."""
 

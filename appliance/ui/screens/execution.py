@@ -35,6 +35,7 @@ class ExecutionScreen(Page):
         keys.CONFIGURED,
         keys.ACTING,
         keys.REPEAT,
+        keys.WHY,
     )
     IS_TAB = False
 
@@ -108,6 +109,14 @@ class ExecutionScreen(Page):
     def action_pause_timer(self) -> None:
         """Pause its wait, or let it go on."""
         self.host.actions.pause_wait(self._execution)
+
+    def action_explain(self) -> None:
+        """Why the message that asked for it starts something or nothing."""
+        cause = self._execution.cause
+        if not cause.seq:
+            self.host.say("No message caused this, so no rule was asked.")
+            return
+        self.host.navigation.explain_message(cause.seq, cause.topic, self.tab)
 
     def action_repeat(self) -> None:
         """Start the same task again."""

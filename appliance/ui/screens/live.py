@@ -40,6 +40,7 @@ class LiveScreen(MessageListPage):
         keys.OWN,
         keys.ACTING,
         keys.REPEAT,
+        keys.WHY,
         keys.CONFIGURED,
     )
     TAB = "live"

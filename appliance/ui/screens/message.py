@@ -33,7 +33,7 @@ _TALL = 36
 class MessageScreen(Page):
     """Opened over a list; ← and → go to the messages beside it in that list."""
 
-    SCOPES = (keys.DETAIL, keys.CONFIGURED, keys.ACTING, keys.REPEAT)
+    SCOPES = (keys.DETAIL, keys.CONFIGURED, keys.ACTING, keys.REPEAT, keys.WHY)
     IS_TAB = False
 
     def __init__(
@@ -292,6 +292,10 @@ class MessageScreen(Page):
     def action_client(self) -> None:
         """Go to the client that sent the message."""
         self.host.navigation.show_client(self._message.client_id)
+
+    def action_explain(self) -> None:
+        """Why the message starts something or nothing, field by field."""
+        self.host.navigation.explain_message(self._message.seq, self._message.topic, self.tab)
 
     def action_repeat(self) -> None:
         """Do again what the message caused."""

@@ -47,6 +47,12 @@ class MessageListPage(Page):
         if message is not None:
             self.host.navigation.show_client(message.client_id)
 
+    def action_explain(self) -> None:
+        """Why the message under the cursor starts something or nothing."""
+        message = self.rows.current
+        if message is not None:
+            self.host.navigation.explain_message(message.seq, message.topic, self.tab)
+
     def action_repeat(self) -> None:
         """Do again what the message under the cursor caused."""
         message = self.rows.current

@@ -37,12 +37,23 @@ if TYPE_CHECKING:
 _DRAFTS = 20
 
 
+class Explains(Protocol):
+    """Who shows what a message would start."""
+
+    def explain_draft(self, topic: str, payload: bytes, retain: bool) -> None:
+        """Show what a message would start that is not published."""
+
+
 class ActionHost(Protocol):
     """The parts of the app that the actions need."""
 
     engine: Engine
     remembered: Remembered
     background: Background
+
+    @property
+    def navigation(self) -> Explains:
+        """Leads to other pages."""
 
     def say(self, text: str, *, bad: bool = False) -> None:
         """Show a short notice; foreign text in it is made safe."""
@@ -308,6 +319,10 @@ class OperatorActions:
 
         self._do(action)
 
+    def _try(self, draft: Draft) -> None:
+        """Show what a message would start, before it is published."""
+        self._host.navigation.explain_draft(draft.topic, draft.payload.encode(), draft.retain)
+
     def publish(self, topic: str = "", qos: int = 0) -> None:
         """Write a message and publish it; the dialog begins with ``topic`` and ``qos``."""
         from appliance.ui.screens.publish_dialog import PublishDialog  # noqa: PLC0415 - see run_task
@@ -328,5 +343,5 @@ class OperatorActions:
             self._do(action)
 
         history = self._host.remembered.publish_topics
-        dialog = PublishDialog(topic, history, tuple(self._drafts), qos=qos)
+        dialog = PublishDialog(topic, history, tuple(self._drafts), self._try, qos=qos)
         self._host.push_screen(dialog, written)

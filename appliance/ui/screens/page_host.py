@@ -51,6 +51,12 @@ class Navigation(Protocol):
     def show_execution(self, execution: Execution, tab: str = "tasks") -> None:
         """Show the whole of an execution."""
 
+    def explain_message(self, seq: int, topic: str, tab: str) -> None:
+        """Show why a message of the journal starts something or nothing."""
+
+    def explain_draft(self, topic: str, payload: bytes, retain: bool) -> None:
+        """Show what a message would start that is not published."""
+
     def show_problems(self) -> None:
         """Show what is wrong and what was noted."""
 

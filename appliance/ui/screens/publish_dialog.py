@@ -5,7 +5,7 @@ Not for: publishing (operator_actions.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
@@ -34,13 +34,23 @@ class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
     BINDINGS: ClassVar = [("escape", "leave"), ("up", "older"), ("down", "newer")]
 
     def __init__(
-        self, topic: str, history: Sequence[str], drafts: Sequence[Draft] = (), *, qos: int = 0
+        self,
+        topic: str,
+        history: Sequence[str],
+        drafts: Sequence[Draft],
+        try_it: Callable[[Draft], None],
+        *,
+        qos: int = 0,
     ) -> None:
-        """``history``: topics used before; ``drafts``: messages published before; newest first."""
+        """``history``: topics used before; ``drafts``: messages published before; newest first.
+
+        ``try_it`` shows what the message would start; the dialog stays as it is.
+        """
         super().__init__()
         self._topic = topic or (history[0] if history else "")
         self._history = list(history)
         self._drafts = drafts
+        self._try_it = try_it
         self._at = -1
         self._qos = qos
         self._retain = False
@@ -55,6 +65,7 @@ class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
             with Horizontal(classes="buttons"):
                 yield Button(f"QoS {self._qos}", id="qos", compact=True)
                 yield Button("retain: no", id="retain", compact=True)
+                yield Button("Try", id="try", compact=True)
                 yield Button("Publish", id="publish", variant="primary", compact=True)
                 yield Button("Leave", id="leave", compact=True)
 
@@ -82,18 +93,23 @@ class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
             self._label()
         elif button.id == "leave":
             self.dismiss(None)
+        elif (draft := self._draft()) is None:
+            return
+        elif button.id == "try":
+            self._try_it(draft)
         else:
-            self._publish()
+            self.dismiss(draft)
 
-    def _publish(self) -> None:
+    def _draft(self) -> Draft | None:
+        """What is written; ``None``, and the problem is shown, if it is no message."""
         topic = self.query_one("#topic", Input).value
         problem = topics.topic_problem(topic)
         if problem is not None:
             pane = self.query_one("#publish-problem", Pane)
             pane.show([[(f"✗ topic: {problem}", "bad")]])
-            return
+            return None
         text = self.query_one(TextArea).text
-        self.dismiss(Draft(topic, text, self._qos, self._retain))
+        return Draft(topic, text, self._qos, self._retain)
 
     def action_older(self) -> None:
         self._recall(self._at + 1)

@@ -84,7 +84,7 @@ class Search:
 class SearchScreen(MessageListPage):
     """Opened over Live with its filter; another filter starts another search."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.SEARCH, keys.OWN, keys.REPEAT, keys.CONFIGURED)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.SEARCH, keys.OWN, keys.REPEAT, keys.CONFIGURED, keys.WHY)
     IS_TAB = False
 
     def __init__(self, host: PageHost, wanted: filters.Filter, ask: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from appliance.engine_api import Explanation
 from appliance.ui import formats
-from appliance.ui.explanation_text import FIELD_CELLS, Row, conclusions, past, rows
+from appliance.ui.explanation_text import FIELD_CELLS, Row, conclusions, has_prospect, past, rows
 from appliance.ui.lines import Line, rule
 from appliance.ui.text import cut, printable, words_in
 
@@ -29,9 +29,11 @@ def lines(explanation: Explanation, cells: int, *, utc: bool) -> list[Line]:
 
     found: list[Line] = []
     if explanation.seq:
-        found += [[(f" {row}", "")] for row in words_in(past(explanation), cells - 2)]
+        found += [[(f" {row}", "strong")] for row in words_in(past(explanation), cells - 2)]
+    said = conclusions(explanation, at) if has_prospect(explanation) else []
+    if explanation.seq and said:
         found.append([(" If it came again now:", "dim")])
-    for effect, text in conclusions(explanation, at):
+    for effect, text in said:
         sign, tone = _EFFECTS[effect]
         first, *others = words_in(text, cells - 4)
         found.append([(f" {sign} ", tone), (first, "strong")])
