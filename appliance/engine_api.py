@@ -23,6 +23,8 @@ HELD = "Held "
 """What the reason of a request begins with that waits for the end of a hold."""
 
 
+NOBODY = "somebody"
+"""An operator without a user name: without a users file, every user of the machine is one."""
 HOLD_KINDS = ("everything", "task", "trigger", "timer", "client")
 """What can be held."""
 
@@ -412,6 +414,11 @@ class HoldState(msgspec.Struct, frozen=True):
         """What is held, in words: ``everything``, ``task Reload Sales``."""
         return f"{self.kind} {self.title or self.name}".rstrip()
 
+    @property
+    def who(self) -> str:
+        """Who holds it, in short."""
+        return who(self.by)
+
 
 class Holds(msgspec.Struct, frozen=True):
     """What is held, and what time the appliance's clock shows."""
@@ -702,6 +709,18 @@ class Explanation(msgspec.Struct, frozen=True):
     def starts(self) -> tuple[ExplainedStart, ...]:
         """All starts of all rules."""
         return tuple(start for rule in self.rules for start in rule.starts)
+
+
+def who(by: str) -> str:
+    """An operator in short: the user's name, or the terminal's where nobody signed in.
+
+    ``by`` is what the log and the journal name, for example
+    ``"ann (terminal terminal-1f0c at 10.0.4.2:50122)"``.
+    """
+    name, _, terminal = by.partition(" (terminal ")
+    if name != NOBODY or not terminal:
+        return name
+    return terminal.rpartition(" at ")[0] or by
 
 
 def wait_name(execution: Execution) -> str:

@@ -486,7 +486,7 @@ def _held(snapshot: Snapshot) -> Part:
 
 def held_text(hold: HoldState, now_ns: int) -> str:
     """``until 06:00 by ann: new disks; 14 starts wait``."""
-    parts = [f"by {hold.by}" + (f": {hold.reason}" if hold.reason else "")]
+    parts = [f"by {hold.who}" + (f": {hold.reason}" if hold.reason else "")]
     if hold.until_ns is not None:
         parts[0] = f"until {moment_text(hold.until_ns, now_ns)} {parts[0]}"
     if hold.drop:

@@ -169,7 +169,7 @@ def _row(hold: HoldState, now_ns: int) -> tuple[str, ...]:
     return (
         escape(hold.shown),
         "it is released" if hold.until_ns is None else moment_text(hold.until_ns, now_ns),
-        escape(hold.by),
+        escape(hold.who),
         moment_text(hold.since_ns, now_ns),
         "dropped" if hold.drop else str(hold.waiting),
         escape(hold.reason) or "-",

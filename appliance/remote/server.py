@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from appliance.counters import Count, Counter
-from appliance.engine_api import Engine
+from appliance.engine_api import NOBODY, Engine
 from appliance.errors import ApplianceError, NoPermissionError, UsageError
 from appliance.model import Message
 from appliance.remote import protocol
@@ -330,5 +330,5 @@ def _encoded(engine: Engine, operation: protocol.AnyOperation, by: str) -> msgsp
 
 def _who(message: Message) -> str:
     """The user and terminal, as the log and the engine name them."""
-    name = message.username or "somebody"
+    name = message.username or NOBODY
     return f"{name} (terminal {message.client_id} at {message.address})"

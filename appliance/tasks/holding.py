@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 
-from appliance.engine_api import HOLD_KINDS, Holds, HoldState
+from appliance.engine_api import HOLD_KINDS, Holds, HoldState, who
 from appliance.errors import UnavailableError, UsageError
 from appliance.log.sanitize import escape
 from appliance.model import APP, Task
@@ -59,7 +59,7 @@ class Holding:
             return None
         until = "" if found.until_ns is None else f" until {_time(found.until_ns)}"
         reason = f": {found.reason}" if found.reason else ""
-        return f"this client is held{until} by {found.by}{reason}"
+        return f"this client is held{until} by {who(found.by)}{reason}"
 
     def hold(  # noqa: PLR0917 - what an operator says, in one
         self, kind: str, name: str, until_ns: int | None, reason: str, drop: bool, by: str

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from appliance.engine_api import HELD, HOLD_KINDS, HoldState
+from appliance.engine_api import HELD, HOLD_KINDS, HoldState, who
 from appliance.model import Cause
 from appliance.tasks.payloads import Rejection
 
@@ -61,7 +61,7 @@ class Hold(msgspec.Struct, frozen=True):
     def sentence(self) -> str:
         """Why a request waits."""
         reason = f": {self.reason}" if self.reason else ""
-        return f"{HELD}by {self.by} ({self.shown}){reason}."
+        return f"{HELD}by {who(self.by)} ({self.shown}){reason}."
 
     @property
     def rejection(self) -> Rejection:

@@ -246,6 +246,21 @@ def test_a_hold_says_until_when_by_whom_why_and_what_waits() -> None:
     assert numbers["appliance_held_requests",] == 14
 
 
+@pytest.mark.parametrize(
+    ("by", "shown"),
+    [
+        ("ann (terminal t-1 at 10.0.4.2:50122)", "ann"),
+        ("somebody (terminal hold at-ann-1f at 10.0.4.2:50122)", "hold at-ann-1f"),
+        ("terminal", "terminal"),
+        ("somebody", "somebody"),
+    ],
+)
+def test_who_holds_is_named_in_short(by: str, shown: str) -> None:
+    """The log and the journal have the address too; a first line has no room for it."""
+    snapshot = replace(WELL, holds=(held("everything", by=by),))
+    assert problems(snapshot)[0].text == f"everything is held by {shown}: new disks"
+
+
 def test_labels_stay_bounded() -> None:
     """Ten tasks at most become labels, however many fail and however long their names are."""
     named = tuple(failing(number, f"{number}" + "x" * 500) for number in range(10))
