@@ -947,10 +947,10 @@ class Engine(Protocol):
         raise _lacks("tell how fresh tasks are")
 
     def freshness_day(self, task_id: str) -> Sequence[tuple[int, float]]:
-        """Of the last 24 hours of a task, for each quarter of an hour in which data became fresh.
+        """The last 24 hours of a task: of each quarter of an hour, what took longest.
 
-        Each has its beginning (nanoseconds since 1970), and the longest time from a message to
-        fresh data, in seconds.
+        Each has the time at which the data became fresh (nanoseconds since 1970), and how long that
+        was after the message, in seconds.
         """
         raise _lacks("tell how fresh a task was", task_id)
 

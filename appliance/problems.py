@@ -55,10 +55,11 @@ class Place(msgspec.Struct, frozen=True):
     """Where the terminal shows what is behind a problem."""
 
     kind: str
-    """``"execution"``, ``"timer"``, ``"topic"``, ``"client"``, ``"bridge"``, ``"server"``, or a
-    screen's name."""
+    """``"execution"``, ``"timer"``, ``"topic"``, ``"client"``, ``"bridge"``, ``"server"``,
+    ``"freshness"`` (of a task), or a screen's name."""
     name: str = ""
-    """The number of the execution, or the name of the timer, topic, client or bridge."""
+    """The number of the execution, or the name of the timer, topic, client, bridge or
+    task."""
 
 
 class Problem(msgspec.Struct, frozen=True):

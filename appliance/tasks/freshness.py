@@ -108,8 +108,8 @@ class TaskFreshnessState(msgspec.Struct, array_like=True):
     asks: list[Ask] = []
     runs: list[Run] = []
     days: dict[int, Day] = {}
-    slots: dict[int, float] = {}
-    """The longest latency, in seconds, of what became fresh in a quarter of an hour."""
+    slots: dict[int, tuple[int, float]] = {}
+    """What took longest of what became fresh in a quarter of an hour: when, and its seconds."""
     rules: list[str] = []
     """The rules that asked for it lately."""
     is_late: bool = False
@@ -515,12 +515,11 @@ class Freshness:
         bucket = bucket_of(latency_s)
         day.buckets[bucket] = day.buckets.get(bucket, 0) + ask.count
         slot = fresh_ns // SLOT_NS
-        state.slots[slot] = max(state.slots.get(slot, 0.0), latency_s)
-        newest = max(state.slots)
+        if slot not in state.slots or latency_s >= state.slots[slot][1]:
+            state.slots[slot] = (fresh_ns, latency_s)
         if len(state.slots) > DAY_NS // SLOT_NS:
-            state.slots = {
-                one: worst for one, worst in state.slots.items() if one > newest - DAY_NS // SLOT_NS
-            }
+            first = max(state.slots) - DAY_NS // SLOT_NS
+            state.slots = {one: found for one, found in state.slots.items() if one > first}
         place = next((at for at, most in enumerate(BOUNDS_S) if latency_s <= most), len(BOUNDS_S))
         self.histogram[place] += ask.count
         self.latency_sum_s += latency_s * ask.count

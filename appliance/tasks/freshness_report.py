@@ -20,7 +20,6 @@ from appliance.tasks.freshness import (
     BOUNDS_S,
     DAY_NS,
     SECOND_NS,
-    SLOT_NS,
     Figures,
     Stale,
     TaskFreshnessState,
@@ -110,11 +109,7 @@ class FreshnessReport:
             state = self._freshness.tasks.get(task_id)
             slots = {} if state is None else dict(state.slots)
         now = self._state.clock_ns()
-        return [
-            (slot * SLOT_NS, worst)
-            for slot, worst in sorted(slots.items())
-            if now - DAY_NS < (slot + 1) * SLOT_NS and slot * SLOT_NS <= now
-        ]
+        return [one for _, one in sorted(slots.items()) if now - DAY_NS < one[0] <= now]
 
     def latencies(self) -> tuple[tuple[tuple[float, int], ...], float]:
         """Messages since the start by the time that they took, and the sum of these times."""

@@ -35,6 +35,7 @@ BRIDGES = "Bridges"
 BRIDGE = "Bridge"
 LOG = "Log"
 SERVER_TASKS = "Tasks of the server"
+FRESHNESS = "Freshness"
 SEARCH = "Search"
 
 
@@ -69,6 +70,7 @@ TABLE = (
         "the screens",
         EVERYWHERE,
     ),
+    Key("freshness", "show('freshness')", "7", "freshness", "the screens", EVERYWHERE),
     Key(
         "help",
         "help",
@@ -140,6 +142,8 @@ TABLE = (
     Key("stop_run", "stop_run", "x", "stop run", "stop the run (asks)", RUNS, footer=True),
     Key("older", "older", "b", "older", "older executions", TASKS),
     Key("tree", "tree", "T", "tree", "chains as a tree, or a list", SERVER_TASKS, footer=True),
+    Key("oldest", "message", "m", "message", "the message that waits", FRESHNESS, footer=True),
+    Key("every", "every", "v", "schedule", "against a schedule", FRESHNESS, footer=True),
     Key("pause_timer", "pause_timer", "space,p", "pause", "pause, go on", TIMERS),
     Key("fire_timer", "fire_timer", "f", "do it now", "end the wait: do it now", TIMERS),
     Key("message", "message", "m", "message", "its message", RUNS, footer=True),

@@ -24,7 +24,13 @@ from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import Navigation, PageHost
 from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 
-_LISTED = {"timer": "tasks", "topic": "topics", "client": "clients", "bridge": "clients"}
+_LISTED = {
+    "timer": "tasks",
+    "topic": "topics",
+    "client": "clients",
+    "bridge": "clients",
+    "freshness": "freshness",
+}
 """The tab whose list has what a place names."""
 
 

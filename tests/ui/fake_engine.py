@@ -50,6 +50,7 @@ from appliance.engine_api import (
     ServerTasks,
     Snapshot,
     Starter,
+    TaskFreshness,
     TimerState,
     TopicState,
     Values,
@@ -379,6 +380,82 @@ class FakeEngine(Engine):
             for task, starters in zip(TASKS, self._starters(), strict=True)
         ]
         return ServerTasks(tuple(rows), len(rows), any_task=("qliksense/start_task",))
+
+    def freshness(self) -> Sequence[TaskFreshness]:
+        """Sales is late while it runs; stock is stale; HR fails; finance is fresh."""
+        now = self.clock_ns()
+        week = {"messages": 312, "runs": 96, "merged": 216}
+        return [
+            TaskFreshness(
+                TASKS[0].id,
+                TASKS[0].name,
+                app="Sales",
+                stale_since_ns=now - 1260 * S,
+                oldest_seq=min(3, self.seq),
+                waiting=18,
+                fresh_within_s=900.0,
+                late_ns=now - 360 * S,
+                is_late=True,
+                kind="running",
+                why="It runs.",
+                execution=1,
+                fresh_ns=now - 3000 * S,
+                p50_s=130.0,
+                p95_s=480.0,
+                worst_s=3720.0,
+                usual_s=150.0,
+                **week,
+            ),
+            TaskFreshness(
+                TASKS[2].id,
+                TASKS[2].name,
+                app="HR",
+                stale_since_ns=now - 7300 * S,
+                oldest_seq=1,
+                waiting=2,
+                kind="failed",
+                why="The last start ended as failed: Table 'HR.Employees' not found",
+                fresh_ns=now - 90000 * S,
+                messages=4,
+                runs=3,
+                p50_s=61.0,
+                p95_s=88.0,
+                worst_s=88.2,
+                usual_s=40.0,
+            ),
+            TaskFreshness(
+                TASKS[1].id,
+                TASKS[1].name,
+                app="Stock",
+                stale_since_ns=now - 40 * S,
+                oldest_seq=2,
+                waiting=1,
+                fresh_within_s=3600.0,
+                late_ns=now + 3560 * S,
+                kind="debounce",
+                why="Waits for quiet (debounce).",
+                fresh_ns=now - 700 * S,
+                messages=12,
+                runs=12,
+                p50_s=20.0,
+                p95_s=30.0,
+                worst_s=31.0,
+                usual_s=12.0,
+            ),
+            TaskFreshness(
+                TASKS[3].id, TASKS[3].name, app="Finance", fresh_ns=now - 100 * S, messages=1,
+                runs=1, p50_s=9.0, p95_s=9.0, worst_s=9.0, usual_s=5.0,
+            ),
+        ]  # fmt: skip
+
+    def freshness_day(self, task_id: str) -> Sequence[tuple[int, float]]:
+        if task_id != TASKS[0].id:
+            return ()
+        first = self.clock_ns() // (900 * S) * 900 * S - 86400 * S
+        return [
+            (first + slot * 900 * S, 60.0 + slot * 37 % 11 * 60.0 + (2400.0 if slot == 60 else 0))
+            for slot in range(4, 92, 4)
+        ]
 
     def _starters(self) -> Sequence[tuple[Starter, ...]]:
         """Sales, then stock, then finance; HR by a rule; a nightly timer."""

@@ -148,6 +148,7 @@ CASES = {
     "log": (live, ["5"], ""),
     "server-tasks": (tasks, ["6"], ""),
     "server-tasks-tree": (tasks, ["6", "T", "down", "down", "down"], ""),
+    "freshness": (tasks, ["7"], ""),
     "message": (detail, ["enter"], ""),
     "message-raw": (detail, ["enter", "p"], ""),
     "message-hex": (detail, ["enter", "x"], ""),

@@ -31,6 +31,7 @@ TABS = (
     ("clients", "Clients"),
     ("log", "Log"),
     ("server_tasks", "Server"),
+    ("freshness", "Fresh"),
 )
 """The screens by the digit that shows each, with a title so short that all fit into 80 columns."""
 
