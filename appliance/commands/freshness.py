@@ -17,7 +17,7 @@ import msgspec
 
 from appliance.commands.output import print_json
 from appliance.commands.target import client_name, config_of, target_of
-from appliance.config.values import parse_duration
+from appliance.config.values import format_duration, parse_duration
 from appliance.engine_api import TaskFreshness
 from appliance.errors import EXIT_OK, ApplianceError, UsageError
 from appliance.log.sanitize import escape
@@ -73,7 +73,7 @@ def _interval(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        seconds = parse_duration(text)
+        seconds = float(parse_duration(text))
     except ValueError as error:
         raise UsageError(f"--every {text}: {error}") from None
     if seconds < 1:
@@ -93,7 +93,7 @@ def table(found: Sequence[TaskFreshness], every_s: float | None, now_ns: int) ->
     """The lines of the table, with what a schedule would give if ``every_s`` is given."""
     headings = [*_HEADINGS]
     if every_s is not None:
-        named = f"EVERY {duration_text(every_s)}"
+        named = f"EVERY {format_duration(every_s)}"
         headings += [f"{named}: P50", "P95", "WORST", "RUNS"]
     rows = [(*headings, "WHY"), *(_row(one, every_s, now_ns) for one in found)]
     sizes = [min(_WIDEST, max(map(len, column))) for column in zip(*rows, strict=True)]

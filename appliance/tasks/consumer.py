@@ -23,6 +23,7 @@ from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
 from appliance.model import (
     Cause,
+    ExecutionState,
     Message,
     bridge_of,
     is_own,
@@ -315,6 +316,10 @@ class JournalConsumer:
                     continue
                 if known := self._answer_of_before(planner, message, decision.trigger, start):
                     planner.answer(message.seq, known, now)
+                    before = self._state.views.execution(known)
+                    if before is None or before.state is not ExecutionState.SUCCEEDED:
+                        options = decision.trigger.options_of(start)
+                        planner.dispatcher.note_asked(start.selector, options, cause, happened, now)
                     effects.asked.add((decision.trigger, number))
                     continue
                 answer = planner.ask(

@@ -145,17 +145,9 @@ class Dispatcher:
         book, asker = self._book, asker_of(cause)
         selected = selector.value if selector.kind == "id" else ""
         asked = now if asked_ns is None else asked_ns
-        if cause.kind == "message" and not is_part:
+        if not is_part:
             # Also if it is refused, or expires: the data does not know of the message yet.
-            book.freshness.asked(
-                freshness_key(selector),
-                book.histories.name_of(selector.value) if selector.kind == "id" else selector.text,
-                happened_ns or asked,
-                seq=cause.seq,
-                rule=cause.rule,
-                now=now,
-                reload=options.reload,
-            )
+            self.note_asked(selector, options, cause, happened_ns or asked, now)
         if (refused := self.dropped_by_hold(selected, asker, asked, now)) is not None:
             return refused
         expires = asked + to_ns(options.expire_s)
@@ -189,6 +181,23 @@ class Dispatcher:
         else:
             self.put_back(record, now)
         return record.id
+
+    def note_asked(
+        self, selector: TaskSelector, options: Options, cause: Cause, at_ns: int, now: int
+    ) -> None:
+        """A message of that time asks for a task: its data is stale until a run covers it."""
+        if cause.kind != "message":
+            return
+        names = self._book.histories
+        self._book.freshness.asked(
+            freshness_key(selector),
+            names.name_of(selector.value) if selector.kind == "id" else selector.text,
+            at_ns,
+            seq=cause.seq,
+            rule=cause.rule,
+            now=now,
+            reload=options.reload,
+        )
 
     def answers(
         self, selector: TaskSelector, options: Options, now: int, expires: int

@@ -102,6 +102,8 @@ class Planner:
             book.enter(record, RequestState.QUEUED if is_queued else RequestState.RUNNING)
             dispatcher.queues.activate(record)
             book.note_run(execution.execution_id, record.id)
+            if record.began_ns is None and execution.cause.kind != "elsewhere":
+                record.began_ns = execution.requested_ns  # The call came after that.
             # The time that the appliance was away is not time in which the server knew nothing.
             record.seen_ns = now
             # The server's clock tells the start of a run: it may be ahead of ours.

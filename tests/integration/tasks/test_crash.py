@@ -82,6 +82,9 @@ def check_second_run(folder: Path, qlik: SimulatedQlik, task: str, debounce_s: f
     assert {one["state"] for one in outcomes} == {"succeeded"}
     assert {one["execution"] for one in outcomes} == {1}
     assert {one["cause"]["seq"] for one in outcomes} == {1}
+    # Stale from the message on, over the kill, until the run that began after it had succeeded.
+    (fresh,) = rig.engine._freshness.all()
+    assert (fresh.stale_since_ns, fresh.messages, fresh.runs) == (None, 1, 1)
 
 
 @pytest.mark.parametrize(

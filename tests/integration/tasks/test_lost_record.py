@@ -24,7 +24,7 @@ from tasks_rig import (
 
 from appliance.config.tables import TimerConfig, TriggerConfig
 from appliance.model import ExecutionState
-from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.qlik.simulated.site import SimulatedTask
 
 
@@ -95,6 +95,24 @@ def test_a_run_that_the_lost_database_knew_is_followed(qlik, tmp_path: Path) -> 
         again.broker.wait_for(task.id, "succeeded")
         assert [one.state for one in again.engine.executions(5)] == [ExecutionState.SUCCEEDED]
     assert qlik.starts() == 1
+
+
+def test_after_a_loss_what_fails_is_stale_and_what_succeeded_is_not(qlik, tmp_path: Path) -> None:
+    """A message that is read again is known by its execution: only a success has covered it."""
+    database, source = tmp_path / "tasks.db", MemorySource()
+    good = qlik.add_task("Good", duration_s=0.05)
+    bad = qlik.add_task("Bad", duration_s=0.05, outcomes=(Outcome.FAIL,))
+    with JournaledRig(database, client_of(qlik), source=source) as rig:
+        source.put(START_TOPIC, good.id)
+        message = source.put(START_TOPIC, bad.id)
+        rig.broker.wait_for(good.id, "succeeded")
+        rig.broker.wait_for(bad.id, "failed")
+    remove(database)
+    with rebuilt(database, qlik, source) as again:
+        again.wait_until(lambda: again.engine._state.has_read_earlier)
+        (stale,) = again.engine.freshness()
+        assert (stale.name, stale.oldest_seq) == ("Bad", message.seq)
+    assert qlik.starts() == 2
 
 
 def test_a_start_that_nobody_told_of_is_found_at_the_server(qlik, tmp_path: Path) -> None:

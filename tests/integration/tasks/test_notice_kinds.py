@@ -57,6 +57,20 @@ def test_an_abort_is_a_failure_where_no_table_lists_it(
     assert found == ["Reload sales aborted"] * told_of
 
 
+def test_late_data_is_told_to_those_who_ask_for_it(webhook: Inbox) -> None:
+    """Its text is the reason: since when, by which message, and what stands in the way."""
+    reason = "Its data is stale for 16 min: no successful run began after message 12. It runs."
+    late = Execution(
+        7, "id", "Reload sales", ExecutionState.RUNNING, Cause("message", 12), 0, reason=reason
+    )
+    with Sender(notify(webhook.url, on=("stale",))) as sender:
+        sender.notices.offer(Notice("failed", ABORTED))
+        sender.notices.offer(Notice("stale", late))
+        (arrived,) = webhook.wait_for(1)
+    assert arrived["title"] == "Reload sales is stale"
+    assert arrived["message"] == f"{reason}\nTask id"
+
+
 @pytest.mark.parametrize(("tasks", "by_failed"), [(("reload *",), 0), (("other",), 1)])
 def test_an_abort_that_another_table_lists_is_no_failure(
     webhook: Inbox, mailbox: Inbox, tasks: tuple[str, ...], by_failed: int
