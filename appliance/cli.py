@@ -826,7 +826,9 @@ def _add_tasks_and_selftest(add: _Add) -> None:
         "tasks",
         "list the Qlik tasks that may be started",
         "List the tasks that the configured user sees on the Qlik server, with their ids.",
-        "  appliance tasks\n  appliance tasks sales                         by name, app, tag",
+        "  appliance tasks\n  appliance tasks sales                         by name, app, tag\n"
+        "  appliance tasks --long                        last run, next start, what starts it\n"
+        "  appliance tasks --tree                        which task starts after which",
     )
     parser.add_argument(
         "search",
@@ -835,7 +837,10 @@ def _add_tasks_and_selftest(add: _Add) -> None:
         default="",
         help="a part of name, id, app, tag or property=value",
     )
-    parser.add_argument("--json", action="store_true", help="for programs: one JSON list")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--long", action="store_true", help="a table: last run, next start, and why")
+    form.add_argument("--tree", action="store_true", help="the same, each task below its chain's")
+    form.add_argument("--json", action="store_true", help="for programs: one JSON list")
     _config_option(parser)
     add(
         "selftest",

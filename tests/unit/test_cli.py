@@ -25,6 +25,7 @@ from appliance.commands.user import read_password
 from appliance.config.reading import load
 from appliance.errors import UsageError
 from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated.site import SimulatedChain, Status
 from appliance.ui.keys import TABLE
 from appliance.process.ui_settings import ui_settings
 
@@ -459,6 +460,80 @@ def test_tasks_lists_and_searches(appliance) -> None:
     done = appliance("tasks", "no such task")
     assert (done.code, done.out) == (0, "")
     assert "no task with 'no such task' in its name" in done.err
+
+
+QLIK = (
+    "[qlik]\nedition = 'client-managed'\nurl = '{url}'\nheader = {{name = 'X-Qlik-User', "
+    "value = 'UserDirectory=INTERNAL;UserId=sa_repository'}}\n"
+)
+
+
+def test_tasks_with_what_starts_them(appliance, tmp_path: Path) -> None:
+    """--long is a table, --tree has each task below its chain's, --json has all of it."""
+    with SimulatedQlik() as qlik:
+        sales = qlik.add_task("Sales", every_s=7200)
+        report = qlik.add_task("A report\x1b[2J\u202e")
+        end = ((sales.id, Status.SUCCESS),)
+        qlik.site.add_chain(SimulatedChain("Then", report.id, end))
+        (tmp_path / "config.toml").write_text(
+            QLIK.format(url=qlik.url)
+            + f"[[trigger]]\ntopic = 'sales/done'\ntask = '{sales.id}'\nname = 'from sales'\n"
+            "[[timer]]\nname = 'nightly'\ncron = '0 3 * * *'\ntask = {name = 'Sales'}\n"
+        )
+        heading, first, second = appliance("tasks", "--long").out.splitlines()
+        assert heading.split() == [
+            "ID",
+            "TASK",
+            "LAST",
+            "SINCE",
+            "USUALLY",
+            "NEXT",
+            "STARTED",
+            "BY",
+        ]
+        assert first.startswith(report.id)
+        assert "\x1b" not in first
+        assert first.endswith("after Sales")
+        assert second.startswith(f"{sales.id}  Sales")
+        assert second.endswith("rule from sales, Qlik Schedule of Sales, timer nightly")
+
+        _, above, below = appliance("tasks", "--tree").out.splitlines()
+        assert above.startswith(f"{sales.id}  Sales ")
+        assert below.startswith(f"{report.id}  └ A report")
+        # What a search wants stands below what leads to it.
+        assert len(appliance("tasks", "report", "--tree").out.splitlines()) == 3
+        assert len(appliance("tasks", "sales", "--tree").out.splitlines()) == 2
+
+        found = json.loads(appliance("tasks", "report", "--json").out)
+        assert [one["id"] for one in found] == [report.id]
+        assert found[0]["starters"] == [
+            {
+                "kind": "chain",
+                "name": "Then",
+                "detail": "",
+                "enabled": True,
+                "next": None,
+                "after": [{"id": sales.id, "end": "succeeded"}],
+            }
+        ]
+
+
+def test_tasks_are_listed_whatever_is_wrong_elsewhere(appliance, tmp_path: Path) -> None:
+    """A broken rule, and a server that does not tell its triggers, cost a line each."""
+    with SimulatedQlik() as qlik:
+        task = qlik.add_task("Sales")
+        qlik.repository.shows_events = False
+        (tmp_path / "config.toml").write_text(
+            QLIK.format(url=qlik.url) + "[[trigger]]\ntopic = 'a'\ntask = 'no id'\n"
+        )
+        done = appliance("tasks", "--long")
+        assert done.code == 0
+        assert done.out.splitlines()[1].startswith(task.id)
+        assert "Rules and timers are left out" in done.err
+        (tmp_path / "config.toml").write_text(QLIK.format(url=qlik.url))
+        done = appliance("tasks", "--json")
+        assert [one["id"] for one in json.loads(done.out)] == [task.id]
+        assert "can't be read" in done.err
 
 
 def test_tasks_are_found_by_whatever_a_trigger_names_them_by(appliance, tmp_path: Path) -> None:

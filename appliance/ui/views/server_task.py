@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from appliance.engine_api import ServerTask, Starter
 from appliance.model import TaskKind
-from appliance.ui import formats, symbols
+from appliance.ui import formats, starter_text, symbols
 from appliance.ui.columns import Cell, Column, Table
 from appliance.ui.lines import Line, join
 from appliance.ui.task_list import Row
@@ -28,14 +28,6 @@ TABLE = Table(
     Column("APP", 8, 20, None, from_cells=130),
 )
 """The list of tasks."""
-
-_WORDS = {
-    "rule": "rule",
-    "timer": "timer",
-    "outcome": "after",
-    "schedule": "Qlik",
-    "chain": "after",
-}
 
 
 def heading(cells: int, sort: str) -> Line:
@@ -82,46 +74,24 @@ def starters(item: ServerTask, names: Mapping[str, str]) -> Line:
     """What starts it, in a few words each, those first that go by themselves."""
     parts: list[Line] = []
     for one in item.starters:
-        word, name = _WORDS.get(one.kind, one.kind), one.name
-        if one.after:
-            name = ", ".join(names.get(task_id, task_id) for task_id, _ in one.after)
-        tone = "" if one.enabled else "dim"
-        parts.append([(f"{word} ", "dim"), (printable(name), tone)])
+        word, name = starter_text.short(one, names)
+        parts.append([(f"{word} ", "dim"), (printable(name), "" if one.enabled else "dim")])
     return join(parts, ", ")
 
 
 def sentence(one: Starter, names: Mapping[str, str], *, utc: bool) -> Line:
     """A line about one thing that starts a task."""
-    off = "" if one.enabled else " (off)"
-    name = printable(one.name)
-    detail = f"  {printable(one.detail)}" if one.detail else ""
-    line: Line
-    match one.kind:
-        case "rule":
-            line = [("rule ", "dim"), (name, ""), (f"  on{detail[1:]}", "dim")]
-        case "timer":
-            line = [("timer ", "dim"), (name, ""), (detail, "dim")]
-        case "schedule":
-            line = [("schedule of the server ", "dim"), (name, ""), (detail, "dim")]
-        case "chain":
-            line = [("chain of the server ", "dim"), (name, ""), (detail, "dim")]
-        case _:
-            line = [("rule on outcomes ", "dim"), (name, ""), (detail, "dim")]
-    if one.after:
-        line += [("  after ", "dim"), *_predecessors(one, names)]
+    line: Line = [(f"{starter_text.kind(one)} ", "dim"), (printable(one.name), "")]
+    if one.detail:
+        line.append((f"  {printable(one.detail)}", "dim"))
+    if ends := starter_text.after(one, names):
+        line += [("  after ", "dim"), (printable(ends), "")]
     if one.next_ns is not None:
         at = formats.date_and_time(one.next_ns, utc=utc)[:16]
-        line += [(f"  next {at}", "info")]
-    return [*line, (off, "warn")]
-
-
-def _predecessors(one: Starter, names: Mapping[str, str]) -> Line:
-    parts: list[Line] = []
-    for task_id, on in one.after:
-        parts.append(
-            [(printable(names.get(task_id, task_id)), ""), (f" {on}" if on else "", "dim")]
-        )
-    return join(parts, " and ")
+        line.append((f"  next {at}", "info"))
+    if not one.enabled:
+        line.append(("  off", "warn"))
+    return line
 
 
 def facts(item: ServerTask) -> Line:
