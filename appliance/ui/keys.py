@@ -36,6 +36,8 @@ BRIDGE = "Bridge"
 LOG = "Log"
 SERVER_TASKS = "Tasks of the server"
 FRESHNESS = "Freshness"
+
+SERVER_TASK = "Task of the server"
 SEARCH = "Search"
 
 
@@ -141,6 +143,9 @@ TABLE = (
     Key("clear_retained", "clear_retained", "delete", "clear", "clear retained", TOPICS),
     Key("stop_run", "stop_run", "x", "stop run", "stop the run (asks)", RUNS, footer=True),
     Key("older", "older", "b", "older", "older executions", TASKS),
+    Key("explain_task", "explain", "E", "why", "what starts it, why not", SERVER_TASKS),
+    Key("its_runs", "open", "enter", "executions", "its executions", SERVER_TASK, footer=True),
+    Key("copy_its_id", "copy", "c", "copy", "copy its id", SERVER_TASK, footer=True),
     Key("tree", "tree", "T", "tree", "chains as a tree, or a list", SERVER_TASKS, footer=True),
     Key("oldest", "message", "m", "message", "the message that waits", FRESHNESS, footer=True),
     Key("every", "every", "v", "schedule", "against a schedule", FRESHNESS, footer=True),

@@ -15,13 +15,14 @@ from textual.app import App
 from textual.geometry import Size
 from textual.screen import Screen
 
-from appliance.engine_api import Explanation
+from appliance.engine_api import Explanation, ServerTask
 from appliance.model import HTTP_CLIENT, Execution, Message, bridge_of, is_own
 from appliance.problems import Place
 from appliance.ui.filters import Filter
 from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import Navigation, PageHost
+from appliance.ui.server_task_feed import ServerTaskFeed
 from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 
 _LISTED = {
@@ -149,9 +150,13 @@ class Navigator(Navigation):
     # --- pages over a tab ----------------------------------------------------------------------
 
     def show_task(self, task_id: str, name: str = "") -> None:
-        self.show("tasks")
-        page = self._tabs["tasks"]
+        page = self._lead_to("tasks")
         page.go_to_task(task_id, name)  # type: ignore[attr-defined]  # imported late, see the docstring
+
+    def show_server_task(self, item: ServerTask, feed: ServerTaskFeed) -> None:
+        from appliance.ui.screens.server_task import ServerTaskScreen  # noqa: PLC0415 - see the docstring
+
+        self._app.push_screen(ServerTaskScreen(self._host, item, feed))
 
     def show_message(self, message: Message, among: Sequence[Message], tab: str = "live") -> None:
         from appliance.ui.screens.message import MessageScreen  # noqa: PLC0415 - see the docstring

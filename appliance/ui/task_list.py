@@ -158,6 +158,16 @@ def tree(tasks: Sequence[ServerTask], shown: Callable[[ServerTask], bool]) -> li
     return _kept(rows, shown)
 
 
+def chain_of(tasks: Sequence[ServerTask], task_id: str) -> list[Row]:
+    """The part of the tree that has a task in it: what leads to it, and all that follows."""
+    after = followers(tasks)
+    wanted, new = {task_id}, [task_id]
+    while new:
+        new = [one for before in new for one in after.get(before, ()) if one not in wanted]
+        wanted.update(new)
+    return tree(tasks, lambda one: one.task.id in wanted)
+
+
 def _in_order(
     after: Mapping[str, list[str]], by_id: Mapping[str, ServerTask]
 ) -> dict[str, list[str]]:

@@ -147,6 +147,7 @@ CASES = {
     "problem-of-a-bridge": (bridged, ["exclamation_mark"], ""),
     "log": (live, ["5"], ""),
     "server-tasks": (tasks, ["6"], ""),
+    "server-task": (tasks, ["6", "down", "down", "enter"], ""),
     "server-tasks-tree": (tasks, ["6", "T", "down", "down", "down"], ""),
     "freshness": (tasks, ["7"], ""),
     "message": (detail, ["enter"], ""),

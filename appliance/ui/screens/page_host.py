@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from appliance.engine_api import Snapshot
+from appliance.engine_api import ServerTask, Snapshot
 from appliance.model import Execution, Message
 from appliance.problems import Place
 from appliance.ui.filters import Filter
@@ -18,6 +18,7 @@ from appliance.ui.keys import Key
 from appliance.ui.live_feed import LiveFeed
 from appliance.ui.noted import Noted
 from appliance.ui.screens.operator_actions import ActionHost, OperatorActions
+from appliance.ui.server_task_feed import ServerTaskFeed
 from appliance.ui.settings import UiSettings
 
 
@@ -29,6 +30,9 @@ class Navigation(Protocol):
 
     def show_live(self, wanted: Filter) -> None:
         """Go to the Live page with a filter."""
+
+    def show_server_task(self, item: ServerTask, feed: ServerTaskFeed) -> None:
+        """Show all that is known of a task of the server."""
 
     def show_task(self, task_id: str, name: str = "") -> None:
         """Go to a task's executions; ``name``: if no other task has it."""
