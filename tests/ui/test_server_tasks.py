@@ -53,7 +53,7 @@ def row_of(text, name):
     return next(line for line in text.split("\n") if name in line)
 
 
-@pytest.mark.parametrize("size", [NARROW, WIDE])
+@pytest.mark.parametrize("size", [NARROW, pytest.param(WIDE, marks=pytest.mark.campaign)])
 async def test_each_task_has_its_last_outcome_next_start_and_what_starts_it(size):
     async with app_for(story()).run_test(size=size) as pilot:
         text = await shown(pilot)
@@ -82,6 +82,7 @@ async def test_the_chains_are_a_tree_and_the_cursor_stays():
         assert "▌▶ Reload Stock" in await settle(pilot)
 
 
+@pytest.mark.campaign
 async def test_s_and_a_click_on_a_title_sort():
     async with app_for(story()).run_test(size=NARROW) as pilot:
         await shown(pilot)
@@ -142,6 +143,7 @@ async def test_the_detail_says_what_stands_in_the_way():
             assert part in text
 
 
+@pytest.mark.campaign
 async def test_a_held_task_is_marked_in_its_row():
     engine = story()
     engine.changes["holds"] = (HoldState("task", HR.id, None, "", "ann", engine.clock_ns()),)
@@ -182,6 +184,7 @@ async def test_rows_follow_an_execution_before_the_next_answer():
         assert "aborted" in row_of(await settle(pilot), "■ Reload Stock")
 
 
+@pytest.mark.campaign
 async def test_an_error_is_told_and_the_last_list_stays():
     engine = story()
     good = engine.server_tasks
@@ -201,6 +204,7 @@ async def test_an_error_is_told_and_the_last_list_stays():
         assert "Reload Sales" in await until(pilot, "▲ No Qlik")
 
 
+@pytest.mark.campaign
 async def test_foreign_names_change_no_terminal(tmp_path):
     """Names of tasks, tags, triggers and reasons are data; an export has them as they are."""
     topic, _, name = HOSTILE
