@@ -625,8 +625,9 @@ class Dispatcher:
         """Hold something back from now on, or change its hold. Raises ``TooManyHoldsError``."""
         hold = self.holds.put(hold)
         self._keep(hold, holds.encode(hold))
-        for record in self._book.in_states(*WAITING):
-            self.decide(record, now)
+        if hold.kind != "client":
+            for record in self._book.in_states(*WAITING):
+                self.decide(record, now)
         return hold
 
     def release(self, kind: str, name: str, now: int) -> Hold | None:

@@ -10,6 +10,7 @@ Not for: which text is looked at (conditions.py).
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 MAX_PATTERN = 1000
@@ -65,7 +66,9 @@ def _problem(text: str, error: Exception) -> str:
         return "it is too large when compiled: repeat fewer times"
     at = text.find(excerpt) if excerpt else -1
     try:
-        re.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python may read in another way one day
+            re.compile(text)
     except re.error as same:
         at = same.pos if same.pos is not None else at
     except (RecursionError, OverflowError):

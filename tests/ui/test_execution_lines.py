@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from appliance.engine_api import WaitState
 from appliance.model import Cause, Execution, ExecutionState, Step
 from appliance.ui.views import execution as view
 
@@ -61,3 +62,16 @@ def test_who_asked_over_http_is_named_once() -> None:
     assert text.count("HTTP an") == 1
     assert "rule" not in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("until_ns", "said"),
+    [(None, "It goes on when the hold is released."), (NOW + 60 * SECOND, "It is tried next at")],
+)
+def test_a_start_that_is_held_says_until_when_and_can_be_started(until_ns, said: str) -> None:
+    """An operator may end one wait of a maintenance window."""
+    wait = WaitState("Reload sales #7", 7, "hold", "Held by ann (everything).", until_ns, NOW)
+    found = view.wait_lines(wait, NOW, 80, utc=True)
+    text = " ".join("".join(piece for piece, _ in line) for line in found)
+    assert said in text
+    assert "f starts it now" in text

@@ -183,9 +183,10 @@ _UNTIL: defaultdict[str, str] = defaultdict(
         "turn": "It is started when a worker is free (max_concurrent, max_running).",
         "server": "It is started when the server answers.",
         "paused": "It is paused: space continues it.",
+        "hold": "It goes on when the hold is released.",
     },
 )
-_CAN_BE_ENDED = frozenset({"server", "retry", "debounce", "cooldown", "paused", "turn"})
+_CAN_BE_ENDED = frozenset({"server", "retry", "debounce", "cooldown", "paused", "hold", "turn"})
 """A look for a run that may be there, and the present run, can't be left out."""
 
 
