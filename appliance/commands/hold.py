@@ -100,20 +100,34 @@ def _moment(text: str, now_ns: int) -> int:
 
     Raises ``UsageError``.
     """
-    text = text.strip()
-    now = datetime.fromtimestamp(now_ns // 10**9)  # noqa: DTZ006 - the time of this machine
+    now_s = now_ns // 10**9
     try:
-        if len(text) <= len("06:00:00"):
-            found = datetime.combine(now.date(), time.fromisoformat(text))
-            if found.tzinfo is None and found <= now:
-                found += timedelta(days=1)
-        else:
-            found = datetime.fromisoformat(text)
-        return int(found.timestamp()) * 10**9
+        found_s = _next_time(text.strip(), now_s)
+        if found_s is None:
+            found_s = datetime.fromisoformat(text.strip()).timestamp()
     except (ValueError, OverflowError, OSError):
         raise UsageError(
             f"--until {text}: write a time of day (06:00) or a date with a time (2026-12-01 06:00)"
         ) from None
+    if now_s and found_s - now_s > _LONGEST_S:
+        raise UsageError(f"--until {text}: write a time within ten years")
+    return int(found_s) * 10**9
+
+
+def _next_time(text: str, now_s: int) -> float | None:
+    """When the clock shows a time of day next, in s since 1970; ``None`` if the text is none.
+
+    Local, unless it has a zone of its own.
+    """
+    try:
+        wanted = time.fromisoformat(text if text[1:2] != ":" else f"0{text}")
+    except ValueError:
+        return None
+    now = datetime.fromtimestamp(now_s, wanted.tzinfo)
+    found = datetime.combine(now.date(), wanted)
+    if found <= now:
+        found += timedelta(days=1)
+    return found.timestamp()
 
 
 def _hold(

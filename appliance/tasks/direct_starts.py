@@ -170,8 +170,8 @@ class DirectStarts:
         with self._state.noted("The start") as planner:
             if key is not None and (before := self.taken_before(key)) is not None:
                 return before
-            refused = planner.no_room_for(starts)
             now = self._state.clock_ns()
+            refused = planner.no_room_for(starts) or planner.dropped(starts, now)
             answers = [
                 planner.ask(one, options, cause, now)
                 for one, options in (() if refused else starts)

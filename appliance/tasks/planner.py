@@ -247,6 +247,16 @@ class Planner:
                 return problem
         return None
 
+    def dropped(
+        self, starts: Collection[tuple[TaskSelector, Options]], now: int
+    ) -> Rejection | None:
+        """Why a hold drops one of these, if a person or a program asks for them; counted if so."""
+        for selector, _ in starts:
+            task_id = selector.value if selector.kind == "id" else ""
+            if refused := self.dispatcher.dropped_by_hold(task_id, ("", ""), now, now):
+                return refused
+        return None
+
     def _has_room(
         self, record: Record, found: Sequence[tuple[Task, ReloadOptions]], now: int
     ) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 
 import pytest
 from appliance_process import QUICK, ApplianceProcess, until
 
 from appliance import cli
+from appliance.commands import hold
 from appliance.errors import EXIT_UNAVAILABLE, EXIT_USAGE, NoPermissionError, UnavailableError
 from appliance.mqtt.client import Client, Target
 from appliance.ops import health
@@ -80,7 +82,10 @@ def test_a_maintenance_window_with_a_kill_in_it(tmp_path, call) -> None:
             assert out.startswith("everything is held until ")
             assert "it is released by: appliance release everything" in out
             process.wait_for_line("new disks")
-            assert call(process, "hold", "client", "press-7")[0] == 0
+            with client(process, "press-7") as press:
+                assert call(process, "hold", "client", "press-7")[0] == 0
+                with pytest.raises(UnavailableError):
+                    press.receive(20.0)
             publish(process, "qliksense/start_task", task.id.encode(), 50)
             until(lambda: listed(call, process)[0]["waiting"] == 1, "a start that waits")
             process.kill()
@@ -128,6 +133,7 @@ def _health(process: ApplianceProcess) -> str:
         (("hold", "everything", "--for", "0s"), "above zero"),
         (("hold", "everything", "--until", "tomorrow"), "write a time of day"),
         (("hold", "everything", "--until", "25:00"), "write a time of day"),
+        (("hold", "everything", "--until", "9:60"), "write a time of day"),
         (("hold", "everything", "--for", "1h", "--until", "06:00"), "two ways"),
         (("release", "moon"), "choose from: everything, task, trigger, timer, client"),
     ],
@@ -140,8 +146,12 @@ def test_a_slip_is_told_before_anything_is_sent(call, arguments, said) -> None:
 
 def test_a_time_of_day_is_the_next_one() -> None:
     """By the clock of this machine, whatever its zone."""
-    from appliance.commands.hold import _moment  # noqa: PLC0415
-
     noon = int(time.mktime((2026, 11, 30, 12, 0, 0, 0, 0, -1))) * 10**9
-    for text, moved_h in (("13:30", 1.5), ("12:00", 24), ("06:00", 18), ("2026-12-01 12:00", 24)):
-        assert _moment(text, noon) == noon + int(moved_h * 3600) * 10**9
+    for text, moved_h in (
+        ("13:30", 1.5),
+        ("12:00", 24),
+        ("6:00", 18),
+        ("2026-12-01 12:00", 24),
+        (datetime.fromtimestamp(noon // 10**9, UTC).strftime("%H:%M+00:00"), 24),
+    ):
+        assert hold._moment(text, noon) == noon + int(moved_h * 3600) * 10**9

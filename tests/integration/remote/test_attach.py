@@ -242,6 +242,21 @@ def test_an_operator_publishes_and_disconnects(running, attach):
         engine.clear_retained("appliance/status", "ignored")
 
 
+def test_an_operator_holds_and_releases(running, attach):
+    """A viewer sees it too, with who did it."""
+    engine, other = attach(running, "admin"), attach(running, "anna")
+    task = engine.tasks()[0]
+    found = engine.hold("task", task.name, 2**62, "new disks", False, "ignored")
+    assert (found.name, found.title, found.who) == (task.id, task.name, "admin")
+    seen = until(lambda: other.snapshot().holds, "the hold")
+    assert [(one.shown, one.reason) for one in seen] == [(f"task {task.name}", "new disks")]
+    assert other.holds().holds == seen
+    assert engine.release("task", task.id, "ignored").by.startswith("admin (terminal ")
+    until(lambda: not other.snapshot().holds, "the release")
+    with pytest.raises(UsageError, match="Nothing holds"):
+        engine.release("task", task.id, "ignored")
+
+
 def test_a_viewer_may_not_act(running, attach):
     """Every act of a viewer is refused by the appliance, in words, with a line in the log."""
     engine = attach(running, "anna", "anna-acting")
@@ -255,6 +270,8 @@ def test_a_viewer_may_not_act(running, attach):
         lambda: engine.end_session("anna-acting", ""),
         lambda: engine.pause_timer("a", True, ""),
         lambda: engine.fire_timer("a", ""),
+        lambda: engine.hold("everything", "", None, "", False, ""),
+        lambda: engine.release("everything", "", ""),
         lambda: engine.acknowledge(""),
         lambda: engine.acknowledge_problem("task", "id", "1", "", ""),
         lambda: engine.unacknowledge_problem("task", "id", ""),

@@ -172,6 +172,9 @@ def test_what_comes_meanwhile_is_dropped_if_that_was_asked_for(qlik, tmp_path) -
         assert rig.engine.rules()[0].rejected == 0
         with pytest.raises(UnavailableError, match="Held by ann"):
             rig.engine.start_task(task.id, "bob")
+        with pytest.raises(UnavailableError, match="Held by ann"):
+            # All of it or nothing.
+            rig.engine.request_starts(f'["{other.id}", "{task.id}"]'.encode(), "bob")
         assert waiting(rig) == [1]
         rig.engine.holding.release("task", "Reload HR", "ann")
         rig.broker.wait_for(task.id, "succeeded")
