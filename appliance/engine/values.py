@@ -147,8 +147,10 @@ class _Sums:
             if not numbers:
                 self._without += 1
                 continue
-            if self._messages <= _LISTED_MESSAGES and len(self.found) < MAX_NUMBERS:
-                self.found = {**numbers, **self.found}
+            if self._messages <= _LISTED_MESSAGES:
+                for path, newest in numbers.items():
+                    if len(self.found) < MAX_NUMBERS:
+                        self.found.setdefault(path, newest)
             stretch = message.received_ns // self._width_ns
             if stretch > self._last:
                 continue
@@ -173,9 +175,7 @@ class _Sums:
             reached_ns=reached_ns,
             messages=self._messages,
             without_number=self._without,
-            found=tuple(
-                FoundNumber(path, value) for path, value in list(self.found.items())[:MAX_NUMBERS]
-            ),
+            found=tuple(FoundNumber(path, value) for path, value in self.found.items()),
         )
 
     def _buckets(self) -> Iterator[ValueBuckets]:

@@ -7,7 +7,9 @@ Not for: searching (screens/search.py).
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
+from appliance import sparkplug
 from appliance.engine_api import Engine, RecorderState
 from appliance.message_filter import MessageFilter
 from appliance.model import Message
@@ -47,15 +49,32 @@ def place(engine: Engine, recorder: RecorderState, seq: int) -> str:
 
 def previous(engine: Engine, message: Message) -> Message | None:
     """The message before this one on its topic, if it is found soon enough."""
-    asked = MessageFilter(topics=(message.topic,))
-    before, until = message.seq, time.monotonic() + _PATIENCE_S
+    return _before(engine, message.topic, message.seq)
+
+
+def _limit(engine: Engine) -> int:
+    return _FAR // 10 if engine.is_remote else _FAR
+
+
+def birth_names(engine: Engine, message: Message) -> Mapping[int, str]:
+    """The names of the aliases in a message of Sparkplug B, from the birth before it."""
+    topic = sparkplug.birth_topic(message.topic)
+    birth = _before(engine, topic, message.seq) if topic else None
+    whole = engine.message(birth.seq) if birth is not None else None
+    if whole is None:
+        return {}
+    try:
+        return sparkplug.read(whole.payload).names()
+    except sparkplug.NotSparkplugError:
+        return {}
+
+
+def _before(engine: Engine, topic: str, seq: int) -> Message | None:
+    asked = MessageFilter(topics=(topic,))
+    before, until = seq, time.monotonic() + _PATIENCE_S
     while before and time.monotonic() < until:
         step = engine.search(asked, before, 1)
         if step.messages:
             return step.messages[-1]
         before = step.before_seq
     return None
-
-
-def _limit(engine: Engine) -> int:
-    return _FAR // 10 if engine.is_remote else _FAR

@@ -39,6 +39,7 @@ FRESHNESS = "Freshness"
 
 SERVER_TASK = "Task of the server"
 SEARCH = "Search"
+VALUES = "Values"
 
 
 class Key(NamedTuple):
@@ -73,6 +74,7 @@ TABLE = (
         EVERYWHERE,
     ),
     Key("freshness", "show('freshness')", "7", "freshness", "the screens", EVERYWHERE),
+    Key("values", "show('values')", "8", "values", "the screens", EVERYWHERE),
     Key(
         "help",
         "help",
@@ -135,6 +137,9 @@ TABLE = (
     Key("next", "next", "right,l", "next", "message before, after", DETAIL),
     Key("copy_payload", "copy", "c", "copy", "copy the payload", DETAIL, footer=True),
     Key("copy_its_topic", "copy_topic", "C", "copy topic", "copy the topic", DETAIL),
+    Key("topic_values", "values", "v", "values", "plot its numbers", TOPICS, footer=True),
+    Key("row_values", "values", "v", "values", "plot its topic's numbers", LIVE),
+    Key("its_values", "values", "v", "values", "plot its topic's numbers", DETAIL),
     Key("fold", "fold", "left,h", "fold", "fold, unfold", TOPICS),
     Key("unfold", "unfold", "right,l", "unfold", "fold, unfold", TOPICS, footer=True),
     Key("open_all", "open_all", "o", "open all", "open, close all", TOPICS),
@@ -186,6 +191,14 @@ TABLE = (
         PROBLEMS,
         footer=True,
     ),
+    Key("plotted", "open", "enter,space", "plot", "plot it, or no longer", VALUES, footer=True),
+    Key("shorter", "shorter", "left,h", "shorter", "a shorter, longer time", VALUES, footer=True),
+    Key("longer", "longer", "right,l", "longer", "a shorter, longer time", VALUES, footer=True),
+    Key("scales", "scales", "s", "scale", "one scale, or each its own", VALUES, footer=True),
+    Key("values_messages", "messages", "m", "messages", "its messages", VALUES, footer=True),
+    Key("copy_value", "copy", "c", "copy", "copy the last value", VALUES),
+    Key("copy_values_topic", "copy_topic", "C", "copy topic", "copy the topic", VALUES),
+    Key("export_values", "export", "e", "export", "export the rows", VALUES),
     Key("level", "level", "l", "level", "debug, info, warning, error", LOG, footer=True),
 )
 

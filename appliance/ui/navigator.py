@@ -126,6 +126,15 @@ class Navigator(Navigation):
     def show_live(self, wanted: Filter) -> None:
         self._lead_to("live").use_filter(wanted)
 
+    def show_values(self, topic: str) -> None:
+        page = self._lead_to("values")
+        page.show_topic(topic)  # type: ignore[attr-defined]  # imported late, see the docstring
+
+    def show_topic(self, topic: str) -> None:
+        page = self._lead_to("topics")
+        if topic:
+            page.choose(topic)
+
     def show_client(self, client_id: str) -> None:
         if bridge := bridge_of(client_id):
             self.show_bridge(bridge)

@@ -6,10 +6,12 @@ Payloads are data: parsed as JSON at most, never evaluated. Not for: cutting to 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from difflib import ndiff
 
 import msgspec
 
+from appliance import sparkplug
 from appliance.ui import formats
 from appliance.ui.text import printable
 
@@ -137,9 +139,29 @@ def _bounded(lines: list[str]) -> list[str]:
     return [*lines[:_VIEW_LINES], f"… {formats.number(len(lines) - _VIEW_LINES)} more lines"]
 
 
-def diff(before: bytes, after: bytes) -> list[tuple[str, str]]:
-    """Lines of ``after`` against ``before``: (sign, line), sign ``" "``, ``"-"`` or ``"+"``."""
-    old, new = pretty(before), pretty(after)
+def sparkplug_b(data: bytes, names: Mapping[int, str]) -> tuple[list[str] | None, str]:
+    """The metrics of a Sparkplug B payload and what to call it; or ``None``, and why it is none.
+
+    ``names``: of its aliases. Lines are printable.
+    """
+    try:
+        found = sparkplug.read(data)
+    except sparkplug.NotSparkplugError as error:
+        return None, f"not understood as Sparkplug B: {error}"
+    return _bounded([printable(line) for line in sparkplug.lines(found, names)]), "Sparkplug B"
+
+
+def _for_people(data: bytes, topic: str) -> list[str]:
+    decoded = sparkplug_b(data, {})[0] if sparkplug.is_topic(topic) else None
+    return pretty(data) if decoded is None else decoded
+
+
+def diff(before: bytes, after: bytes, topic: str = "") -> list[tuple[str, str]]:
+    """Lines of ``after`` against ``before``: (sign, line), sign ``" "``, ``"-"`` or ``"+"``.
+
+    ``topic``: theirs; it says whether they are Sparkplug B.
+    """
+    old, new = _for_people(before, topic), _for_people(after, topic)
     if max(len(old), len(new)) > 500:  # ndiff is quadratic
         return [(" ", "Too long to compare line by line.")]
     return [(line[0], line[2:]) for line in ndiff(old, new) if line[0] in " -+"]

@@ -27,6 +27,12 @@ class PlotPane(Pane):
         self._asked: tuple[object, ...] = ()
         self._draw: Callable[[], None] = self._nothing
 
+    def say(self, text: str) -> None:
+        """Show a text in place of a plot."""
+        self.empty_text = text
+        self._asked, self._draw = (), self._nothing
+        self._nothing()
+
     def _nothing(self) -> None:
         self.show([[(f" {self.empty_text}", "dim")]])
 

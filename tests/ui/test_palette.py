@@ -82,6 +82,7 @@ async def test_a_topic_among_ten_thousand():
         await until(pilot, "topic hall/77/cell/4277/state")
         await pilot.press("down", "enter")
         await until(pilot, "[2]Topics")
+        await until(pilot, "4277/state")
         assert chosen(app, "#topics").path == "hall/77/cell/4277/state"
 
 

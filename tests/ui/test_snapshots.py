@@ -3,10 +3,13 @@
 A changed picture is a changed screen: look at it, then accept it with ``--snapshot-update``.
 """
 
+import math
+
 import msgspec
 import pytest
 from fake_engine import HOSTILE, Clock, FakeEngine, bridges, earlier_runs, explanation, story
 from screens import HUGE, NARROW, WIDE
+from sparkplug_payloads import BIRTH
 
 from appliance.errors import NoPermissionError
 from appliance.engine_api import FailingTask, Health, QlikState, TimerState
@@ -131,12 +134,39 @@ def explained():
     return engine
 
 
+def values():
+    """An hour of a press: two numbers and a counter, with a stop in between."""
+    engine = live()
+    now = engine.clock_ns()
+    for minute in range(60):
+        if 25 <= minute < 32:
+            continue
+        payload = b'{"bar": %.1f, "oil": {"temp": %.2f}, "parts": %d, "ok": true}' % (
+            180 + 25 * math.sin(minute / 6), 61 + minute / 8, 1_204_000 + 7 * minute,
+        )  # fmt: skip
+        for second in range(0, 60, 20):
+            engine.publish_from("plant/press12/state", payload)
+            last = engine.ring.pop()
+            at = now - (3600 - 60 * minute - second) * 10**9
+            engine.ring.append(msgspec.structs.replace(last, received_ns=at))
+    return engine
+
+
+def sparkplug_birth():
+    """What a node of Sparkplug B says of itself."""
+    engine = live()
+    engine.publish_from("spBv1.0/plant/NBIRTH/edge7", BIRTH, client_id="edge7")
+    return engine
+
+
 SHORT_OF_ONE = (79, 24)
 CASES = {
     "live": (live, [], ""),
     "trouble": (trouble, [], "appliance-light"),
     "alarm": (alarm, ["3"], ""),
     "topics": (live, ["2", "down", "down", "down", "down"], ""),
+    "values": (values, ["v", "down", "space"], ""),
+    "sparkplug": (sparkplug_birth, ["enter"], ""),
     "tasks": (tasks, ["3"], ""),
     "timers": (alarm, ["3", "tab", "down", "down", "down"], ""),
     "clients": (live, ["4"], ""),
@@ -172,7 +202,7 @@ CASES = {
 }
 
 
-PAGES = ("live", "topics", "tasks", "clients", "log", "message", "explanation", "execution", "search", "first-run",
+PAGES = ("live", "topics", "values", "tasks", "clients", "log", "message", "explanation", "execution", "search", "first-run",
          "help", "palette")  # fmt: skip
 """What is pictured in a huge terminal: each page once; dialogs look there as in a wide one."""
 

@@ -6,12 +6,13 @@ Not for: lists of messages.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 from textual.containers import Container, Vertical
 from textual.widget import Widget
 
+from appliance import sparkplug
 from appliance.engine_api import Mark, Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Message
@@ -49,6 +50,8 @@ class MessageScreen(Page):
         self._retained: Line = []
         self._reasons: Sequence[str] = ()
         """Why it started nothing."""
+        self._names: Mapping[int, str] = {}
+        """Of the aliases of Sparkplug B."""
         self._asked: tuple[int, Mark | None] | None = None
         self._form = "pretty"
         self._wrapped = True
@@ -90,6 +93,9 @@ class MessageScreen(Page):
         ]
 
         def work() -> None:
+            if sparkplug.birth_topic(message.topic):
+                names = journal_lookup.birth_names(engine, message)
+                self.host.background.call(self._found_names, message.seq, names)
             kept = view.retained_line(message, engine.retained(message.topic))
             self.host.background.call(self._looked_up, message.seq, {}, kept)
             for one in recorders:
@@ -104,6 +110,11 @@ class MessageScreen(Page):
         if seq == self._message.seq:
             self._places |= places
             self._retained = retained
+            self.host.show_now()
+
+    def _found_names(self, seq: int, names: Mapping[int, str]) -> None:
+        if seq == self._message.seq:
+            self._names = names
             self.host.show_now()
 
     def _fetched(self, seq: int, whole: Message | None, gone: str) -> None:
@@ -183,13 +194,17 @@ class MessageScreen(Page):
             self.host.show_now()
 
     def _show_payload(self, cells: int) -> None:
-        drawn = (self._message, self._form, self._wrapped, cells)
+        drawn = (self._message, self._form, self._wrapped, cells, self._names)
         if drawn == self._drawn:
             return
         self._drawn = drawn
-        title: Line = [("Payload ", "head"), ("── ", "dim"), (self._form, "")]
-        self.query_one("#payload-title", Pane).show([rule(title, cells)])
         data = self._message.payload
+        title: Line = [("Payload ", "head"), ("── ", "dim"), (self._form, "")]
+        decoded: list[str] | None = None
+        if sparkplug.is_topic(self._message.topic) and self._form == "pretty":
+            decoded, said = payload.sparkplug_b(data, self._names)
+            title.append((f" ── {said}", "dim" if decoded else "warn"))
+        self.query_one("#payload-title", Pane).show([rule(title, cells)])
         if self._form == "difference":
             tones = {"+": "ok", "-": "bad", " ": ""}
             lines: list[Line] = [
@@ -198,7 +213,8 @@ class MessageScreen(Page):
         else:
             forms = {"pretty": payload.pretty, "raw": payload.raw, "hex": payload.hexdump}
             wrapped = self._wrapped and self._form != "hex"
-            lines = view.payload_lines(forms[self._form](data), cells, wrapped=wrapped)
+            text = forms[self._form](data) if decoded is None else decoded
+            lines = view.payload_lines(text, cells, wrapped=wrapped)
         self.query_one(Viewer).show(lines)
 
     # --- what keys do --------------------------------------------------------------------------
@@ -229,7 +245,7 @@ class MessageScreen(Page):
                 said = "No earlier message on this topic is in the journal, or not for long before."
                 self.host.background.call(self.host.say, said)
             else:
-                difference = payload.diff(before.payload, message.payload)
+                difference = payload.diff(before.payload, message.payload, message.topic)
                 self.host.background.call(self._compared, message.seq, difference)
 
         self.host.background.run(work, group="difference")
@@ -249,6 +265,7 @@ class MessageScreen(Page):
             self._whole = False
             self._gone = ""
             self._places, self._retained, self._reasons = {}, [], ()
+            self._names = {}
             self._form = "pretty" if self._form == "difference" else self._form
             self.query_one(Viewer).action_first()
             self._fetch()
@@ -288,6 +305,10 @@ class MessageScreen(Page):
             self.host.say("Nothing waits for this message.")
         else:
             self.host.actions.start_now(execution)
+
+    def action_values(self) -> None:
+        """Plot the numbers of the message's topic."""
+        self.host.navigation.show_values(self._message.topic)
 
     def action_client(self) -> None:
         """Go to the client that sent the message."""

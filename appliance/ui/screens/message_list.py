@@ -41,6 +41,12 @@ class MessageListPage(Page):
         if message is not None:
             copy_menu.offer_blocks(self.host, message.topic, message)
 
+    def action_values(self) -> None:
+        """Plot the numbers of the message's topic."""
+        message = self.rows.current
+        if message is not None:
+            self.host.navigation.show_values(message.topic)
+
     def action_client(self) -> None:
         """Go to the client that sent the message."""
         message = self.rows.current

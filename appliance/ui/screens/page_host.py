@@ -37,6 +37,12 @@ class Navigation(Protocol):
     def show_task(self, task_id: str, name: str = "") -> None:
         """Go to a task's executions; ``name``: if no other task has it."""
 
+    def show_values(self, topic: str) -> None:
+        """Go to the plot of a topic's numbers."""
+
+    def show_topic(self, topic: str) -> None:
+        """Go to a topic on the Topics page; to the page alone if it is empty."""
+
     def show_client(self, client_id: str) -> None:
         """Go to a client on the Clients page, if it is connected or has a session."""
 

@@ -144,6 +144,8 @@ class TopicsScreen(Page):
             self._made(make())
             return
         self._is_building = True
+        if not rows.items:
+            rows.empty_text = "Reading …"
 
         def work() -> None:
             made = None
@@ -362,6 +364,14 @@ class TopicsScreen(Page):
         node = self.rows.current
         if node is not None:
             self.host.navigation.show_live(filters.for_topic(node.path, below=bool(node.children)))
+
+    def action_values(self) -> None:
+        """Plot the numbers of the topic."""
+        node = self.rows.current
+        if node is None or node.leaf is None:
+            self.host.say("This is a level of topics; choose a topic in it.")
+        else:
+            self.host.navigation.show_values(node.path)
 
     def action_clear_retained(self) -> None:
         node = self.rows.current

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from appliance import sparkplug
 from appliance.engine_api import Mark, RecorderState, RuleState, Snapshot
 from appliance.model import (
     Execution,
@@ -111,7 +112,7 @@ def facts(
             ("   size ", "dim"),
             (formats.size(size), ""),
             ("   format ", "dim"),
-            (payload.kind(message.payload, cut=size > len(message.payload)), ""),
+            (_format(message, size), ""),
         ],
     ]
     if retained:
@@ -124,6 +125,11 @@ def facts(
         if topics.matches(one.topic, message.topic)
     ]
     return lines
+
+
+def _format(message: Message, size: int) -> str:
+    found = payload.kind(message.payload, cut=size > len(message.payload))
+    return "Sparkplug B" if found == "binary" and sparkplug.is_topic(message.topic) else found
 
 
 def _sender(message: Message) -> list[Line]:

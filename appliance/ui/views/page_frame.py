@@ -32,6 +32,7 @@ TABS = (
     ("log", "Log"),
     ("server_tasks", "Server"),
     ("freshness", "Fresh"),
+    ("values", "Values"),
 )
 """The screens by the digit that shows each, with a title so short that all fit into 80 columns."""
 
