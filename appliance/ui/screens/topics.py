@@ -198,7 +198,7 @@ class TopicsScreen(Page):
         self._root = rows.root = tree.root
         if tree.root.topics and not self._seen_any:
             self._seen_any = True
-            rows.opened = tree.opened
+            rows.opened = set(tree.opened)
         topic, self._wanted = self._wanted, ""
         if topic:
             levels = topic.split("/")
