@@ -6,7 +6,7 @@ lock is taken once a commit instead of once a row. Not for: files, transactions 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -35,6 +35,10 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
 
 
 _head_decoder = msgspec.msgpack.Decoder(list[_Head])
+_raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_message_decoder = msgspec.msgpack.Decoder(Message, dec_hook=decode_hook)
+_FEW = 4
+"""Less than one in so many messages are decoded one by one."""
 
 
 def encode(messages: Sequence[Message], content_size: int) -> list[Row]:
@@ -88,10 +92,20 @@ def decode(body: bytes) -> list[Message]:
     return _decoder.decode(body)
 
 
-def topics(body: bytes) -> set[str]:
-    """The topics of a chunk, three times as fast as ``decode``.
+def decode_on(body: bytes, concerns: Callable[[str], bool]) -> list[Message]:
+    """Of a chunk, the messages on the topics that ``concerns`` names, in order.
+
+    Where there are none, it takes a third of the time of ``decode``.
 
     Raises:
         ValueError: the bytes are damaged.
     """
-    return {one.topic for one in _head_decoder.decode(body)}
+    heads = _head_decoder.decode(body)
+    wanted = set(filter(concerns, {one.topic for one in heads}))
+    if not wanted:
+        return []
+    places = [place for place, one in enumerate(heads) if one.topic in wanted]
+    if len(places) * _FEW > len(heads):
+        return [one for one in decode(body) if one.topic in wanted]
+    encoded = _raw_decoder.decode(body)
+    return [_message_decoder.decode(encoded[place]) for place in places]

@@ -118,16 +118,23 @@ class History:
         low, high = first, min(last, last_seq)
         timed = MessageFilter(since_ns=asked.since_ns, until_ns=asked.until_ns)
 
-        def promising(rows: list[StoredChunk]) -> list[StoredChunk]:
-            return [row for row in rows if _has_topic(row[2], concerns)]
+        def read(rows: list[StoredChunk]) -> list[Message]:
+            return [one for row in rows for one in self._on(row, concerns)]
 
         for begin, end, is_candidate in self._stretches(asked, low, high, back=False):
             if not is_candidate:
                 yield Piece([], begin, end)
                 continue
-            for piece in self._look(timed, promising, begin, end, back=False):
+            for piece in self._look(timed, read, begin, end, back=False):
+                # What stands beside damage was read in another way.
                 found = [one for one in piece.messages if concerns(one.topic)]
                 yield Piece(found, piece.first_seq, piece.last_seq)
+
+    def _on(self, row: StoredChunk, concerns: Callable[[str], bool]) -> list[Message]:
+        try:
+            return chunks.decode_on(row[2], concerns)
+        except (ValueError, TypeError):
+            return self._reading.decoded(*row)  # which says that it is damaged
 
     def times(self) -> tuple[int, int]:
         """When the first and the last message came (ns since 1970); (0, 0) if there is none."""
@@ -188,10 +195,10 @@ class History:
         return int(rows[0][0]) if rows else 0
 
     def _walk(self, asked: MessageFilter, low: int, high: int, *, back: bool) -> Generator[Piece]:
-        promising = partial(self._promising, RawSearch(asked))
+        read = partial(self._read, RawSearch(asked))
         for first, last, is_candidate in self._stretches(asked, low, high, back=back):
             if is_candidate:
-                yield from self._look(asked, promising, first, last, back=back)
+                yield from self._look(asked, read, first, last, back=back)
             else:
                 yield Piece([], first, last)
 
@@ -219,13 +226,16 @@ class History:
     def _look(
         self,
         asked: MessageFilter,
-        promising: Callable[[list[StoredChunk]], list[StoredChunk]],
+        read: Callable[[list[StoredChunk]], list[Message]],
         low: int,
         high: int,
         *,
         back: bool,
     ) -> Generator[Piece]:
-        """Everything that passes in a stretch; ``promising`` names the chunks to be decoded."""
+        """Everything that passes in a stretch.
+
+        ``read`` gives the messages of chunks, oldest first, as far as they may pass.
+        """
         times = (asked.since_ns, asked.until_ns)
         while low <= high:
             try:
@@ -244,13 +254,17 @@ class History:
                 first, last = max(low, rows[-1][0]), high
             else:
                 first, last = low, min(high, rows[-1][1])
-            messages: list[Message] = []
-            for row in reversed(promising(rows)) if back else promising(rows):
-                messages += self._reading.decoded(*row)
+            messages = read(rows[::-1] if back else rows)
             if messages and (messages[0].seq < first or messages[-1].seq > last):
                 messages = [one for one in messages if first <= one.seq <= last]
             yield _piece(asked, messages, first, last)
             low, high = (low, first - 1) if back else (last + 1, high)
+
+    def _read(self, raw: RawSearch, rows: list[StoredChunk]) -> list[Message]:
+        messages: list[Message] = []
+        for row in self._promising(raw, rows):
+            messages += self._reading.decoded(*row)
+        return messages
 
     def _promising(self, raw: RawSearch, rows: list[StoredChunk]) -> list[StoredChunk]:
         """The chunks in which what is searched may be."""
@@ -277,13 +291,6 @@ class History:
                 first, last = low, (chunk[-1].seq if chunk else high)
                 low = last + 1
             yield _piece(asked, chunk, first, last)
-
-
-def _has_topic(body: bytes, concerns: Callable[[str], bool]) -> bool:
-    try:
-        return any(map(concerns, chunks.topics(body)))
-    except ValueError:
-        return True  # it is damaged, which is said when it is decoded
 
 
 def _piece(asked: MessageFilter, messages: list[Message], first: int, last: int) -> Piece:

@@ -184,7 +184,7 @@ class Rehearsal:
     def _go_on(self, until_ns: int) -> None:
         """Do what is due before a time, step by step."""
         while True:
-            due = self._planner.next_due()
+            due = self._planner.dispatcher.next_due()
             if self._events and (due is None or self._events[0][0] <= due):
                 due = self._events[0][0]
             if due is None or due > until_ns:

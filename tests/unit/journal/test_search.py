@@ -8,7 +8,7 @@ from appliance import matching
 from appliance.journal.indexer import Indexer
 from appliance.journal.search import History
 from appliance.message_filter import MessageFilter, Name
-from appliance.model import Message
+from appliance.model import Message, MessageProperties
 
 TEXTS = st.sampled_from(
     ["K", "k", "straße", "STRASSE", "ss", "ÖFFNET", "öffnet", "ﬁn", "fin", "ß", "ſ", "İ", "扉", "x",
@@ -92,3 +92,57 @@ def test_a_search_finds_what_the_filter_means_either_way(
     finally:
         indexer.stop(5)
         rig.journal.close(5)
+
+
+TOPIC_FILTERS = st.lists(
+    st.sampled_from(["a", "a/#", "+/b", "#", "none", "plant/+", "+/+/#", "Öl/#", "$own/#"]),
+    max_size=3,
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.tuples(TOPICS, PAYLOADS, st.integers(0, 50)), max_size=40),
+    st.lists(TOPIC_FILTERS, min_size=1, max_size=5),
+    st.tuples(st.none() | st.integers(0, 50), st.none() | st.integers(0, 50)),
+    st.integers(1, 20),
+)
+def test_the_walk_over_topics_of_rules_gives_what_their_filters_mean(
+    tmp_path_factory, contents, sets, times, together
+):
+    """Few messages of a chunk, many, or all; with the index of a part of the journal, and without."""
+    folder = tmp_path_factory.mktemp("journal")
+    rig = JournalRig(folder / "journal.db").start()
+    indexer = Indexer(rig.journal, folder / "index.db", segment_messages=3, write_every_s=0)
+    try:
+        messages = []
+        properties = MessageProperties(response_topic="answer").encoded()
+        for number, (topic, payload, at) in enumerate(contents):
+            message = Message(rig.journal.next_seq(), at, topic, payload, properties=properties)
+            messages.append(message)
+            rig.journal.append(message, None)
+            if number % together == 0:
+                rig.settle()
+            if number == len(contents) // 2:
+                indexer.look()
+        rig.settle()
+        for filters in sets:
+            asked = MessageFilter(topics=tuple(filters), since_ns=times[0], until_ns=times[1])
+
+            def concerns(topic, filters=tuple(filters)):
+                return matching.matches_any(filters, topic)
+
+            wanted = [one for one in messages if one.seq in expected(messages, asked)]
+            wanted = [one for one in wanted if concerns(one.topic)]
+            for history in (
+                History(rig.journal.reading, indexer.reader),
+                History(rig.journal.reading),
+            ):
+                pieces = list(history.concerning(concerns, asked))
+                assert [one for piece in pieces for one in piece.messages] == wanted
+                assert [one.first_seq for one in pieces[1:]] == [
+                    one.last_seq + 1 for one in pieces[:-1]
+                ]
+    finally:
+        indexer.stop(10)
+        rig.journal.close(10)
