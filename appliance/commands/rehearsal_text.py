@@ -6,6 +6,7 @@ Not for: the rehearsal itself (tasks/rehearsal.py).
 from __future__ import annotations
 
 import shutil
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from appliance.tasks.rehearsed import HOUR_NS, Counts, Tally
 
 _NARROW = 80
 _PLOT_ROWS = 12
-_MOST_BUCKETS = 48
+_MOST_BUCKETS = 60
 """Stretches of time in the plot, or in the table where there is no terminal."""
 _HOURS = (1, 2, 3, 6, 12, 24, 48, 168)
 _MOST_REASONS = 8
@@ -57,24 +58,48 @@ def name_of(task: Task) -> str:
 def lines(found: Rehearsed, top: int, *, is_terminal: bool) -> Iterator[str]:
     """The whole answer. On a terminal with a plot, elsewhere with plain columns."""
     cells = max(60, shutil.get_terminal_size((_NARROW, 24)).columns)
+    for head, text in _prose(found, top):
+        yield from _wrapped(head, text, cells) if is_terminal else (head + text,)
+    if found.rules and (found.would.total or (found.did and found.did.total)):
+        yield from _tables(found, cells, top)
+        for head, text in _reasons(found):
+            yield from _wrapped(head, text, cells) if is_terminal else (head + text,)
+        yield ""
+        yield from _over_time(found, cells, is_terminal=is_terminal)
+
+
+def _wrapped(head: str, text: str, cells: int) -> list[str]:
+    """A sentence in lines, each below the beginning of the text."""
+    found = textwrap.wrap(
+        text,
+        cells - 1,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_on_hyphens=False,
+    )
+    return found or [head]
+
+
+def _prose(found: Rehearsed, top: int) -> Iterator[tuple[str, str]]:
+    """Sentences, each with what stands before its text."""
     began, ended = found.journal
-    yield f"From {_time(found.since_ns)} to {_time(found.until_ns)}. Nothing was started."
-    yield from (f"  {text}" for text in _notes(found))
+    yield "", f"From {_time(found.since_ns)} to {_time(found.until_ns)}. Nothing was started."
+    yield from (("  ", text) for text in _notes(found))
     if not found.rules:
-        yield "The configuration has no trigger, so no message starts a task."
+        yield "", "The configuration has no trigger, so no message starts a task."
         return
-    if not began or ended < found.since_ns or began >= found.until_ns:
-        yield (
-            f"No message came in this time: the journal goes from {_time(began)} to {_time(ended)}."
-            if began
-            else "The journal has no message yet."
-        )
-    yield ""
-    yield from _sentences(found, top)
+    if not began:
+        yield "", "The journal has no message yet."
+    elif ended < found.since_ns or began >= found.until_ns:
+        stretch = f"from {_time(began)} to {_time(ended)}"
+        yield "", f"No message came in this time: the journal goes {stretch}."
+    yield "", ""
+    yield from (("", text) for text in _sentences(found, top))
+
+
+def _tables(found: Rehearsed, cells: int, top: int) -> Iterator[str]:
     would, did = found.would, found.did
     real = did or Tally()
-    if not (would.total or real.total):
-        return
     for title, rows in (
         ("rule", _rows(would.rules, real.rules, found.rules)),
         ("task", _rows(would.tasks, real.tasks)),
@@ -82,18 +107,19 @@ def lines(found: Rehearsed, top: int, *, is_terminal: bool) -> Iterator[str]:
     ):
         yield ""
         yield from _table(title, rows, cells, top, with_past=did is not None)
+
+
+def _reasons(found: Rehearsed) -> Iterator[tuple[str, str]]:
     reasons = sorted(found.would.reasons.values(), key=lambda one: (-one.count, one.rule))
     if reasons:
-        yield ""
-        yield "Why messages would start nothing:"
+        yield "", ""
+        yield "", "Why messages would start nothing:"
     for one in reasons[:_MOST_REASONS]:
         message = f" (first: message {one.seq})" if one.seq and one.seq <= _LAST_NUMBER else ""
         example = f": {escape(one.example)}" if one.example else ""
-        yield f"  {one.count:,} x {escape(one.label)}, {escape(one.rule)}{example}{message}"
+        yield "  ", f"{one.count:,} x {escape(one.label)}, {escape(one.rule)}{example}{message}"
     if len(reasons) > _MOST_REASONS:
-        yield f"  and {len(reasons) - _MOST_REASONS} more kinds; --json has all"
-    yield ""
-    yield from _over_time(found, cells, is_terminal=is_terminal)
+        yield "  ", f"and {len(reasons) - _MOST_REASONS} more kinds; --json has all"
 
 
 _LAST_NUMBER = 2**61

@@ -15,6 +15,7 @@ from appliance.engine import databases
 from appliance.journal import FILE_NAME, chunks
 from appliance.journal.store import Store
 from appliance.model import ExecutionState
+from appliance.qlik.simulated import SimulatedQlik
 
 HOUR = 3600 * S
 
@@ -187,3 +188,41 @@ def test_a_damaged_chunk_costs_only_its_messages(site, tmp_path, monkeypatch, ca
     assert json.loads(capfd.readouterr().out)["would"]["total"]["starts"] > 40
     assert "Messages 1 to 7" in caplog.text
     assert "are damaged and were left out" in caplog.text
+
+
+def client_managed(folder, url):
+    """The new rules, for a server that is there."""
+    text = (
+        (folder / "new.toml")
+        .read_text()
+        .replace(
+            'edition = "simulated"',
+            f"edition = 'client-managed'\nurl = '{url}'\n"
+            "header = {name = 'X-Qlik-User', value = 'UserDirectory=INTERNAL;UserId=sa_repository'}",
+        )
+    )
+    (folder / "server.toml").write_text(text)
+    return "-c", "server.toml", "--against", "config.toml"
+
+
+def test_the_servers_list_decides_which_tasks_there_are(rehearse, site):
+    """The server is asked for its tasks and for nothing else; what it lacks is rejected."""
+    with SimulatedQlik() as qlik:
+        qlik.add_task("Sales")
+        qlik.add_task("Presses")
+        code, out, _ = rehearse(*client_managed(site, qlik.url))
+        assert all(one.method == "GET" for one in qlik.requests)
+    assert code == 0
+    assert "tasks: the 2 tasks of 127.0.0.1" in out
+    assert "Rule sales would have started Sales 24 times" in out
+    assert "Rule orders would have started nothing: 12 messages met it; 12 rejected." in out
+    assert '12 x unknown task, orders: The server lists no task "Press". Is "Presses" meant?' in out
+
+
+def test_a_server_out_of_reach_is_said_and_tasks_db_takes_its_place(rehearse, site):
+    with SimulatedQlik() as qlik:
+        options = client_managed(site, qlik.url)
+    code, out, _ = rehearse(*options)
+    assert code == 0
+    assert "tasks: tasks that tasks.db knows (the server: " in out
+    assert "Rule sales would have started Sales 24 times" in out
