@@ -74,6 +74,27 @@ def test_a_task_is_started_by_id_or_name_and_waited_for(rig, name: str) -> None:
     assert rig.ask("GET", answer.headers["location"], "plant").json() == found
 
 
+def test_a_start_waits_for_the_end_of_a_hold(rig) -> None:
+    """It is taken; where what comes meanwhile is dropped, the answer says so."""
+    holding = rig.appliance.tasks.holding
+    holding.hold("task", QUICK, None, "new disks", False, "ann")
+    try:
+        answer = rig.start("Quick", "plant")
+        assert answer.status_code == 202
+        found = rig.ask("GET", answer.headers["location"], "plant").json()
+        assert (found["state"], found["reason"]) == (
+            "waiting", "Held by ann (task Quick): new disks.",
+        )  # fmt: skip
+        holding.hold("task", QUICK, None, "new disks", True, "ann")
+        refused = rig.start("Quick", "plant")
+        assert refused.status_code == 503
+        assert "Held by ann (task Quick)" in refused.json()["detail"]
+    finally:
+        holding.release("task", QUICK, "ann")
+    waited = rig.ask("GET", answer.headers["location"] + "?wait=1m", "plant")
+    assert waited.json()["state"] == "succeeded"
+
+
 def test_without_wait_the_answer_comes_when_the_start_is_on_disk(rig) -> None:
     answer = rig.start("Quick", "plant")
     assert answer.status_code == 202
