@@ -61,7 +61,7 @@ from appliance.tasks.notices import Notices
 from appliance.tasks.outcome_forms import OutcomeForms
 from appliance.tasks.outcome_lookup import OutcomeLookup
 from appliance.tasks.outcomes import Outcomes
-from appliance.tasks.overview import KnownTask, overview
+from appliance.tasks.overview import KnownTask, overview, runs_of
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.poller import ENDED_UNTIL, FIRST_POLL_S, SLOWEST_POLL_S, RunPoller
@@ -562,7 +562,7 @@ class TaskEngine:
                 problem = f"The server has {events.left_out} more triggers, which are not shown."
         rules = self._consumer.triggers
         return server_tasks.answer(
-            self.overview(tasks),
+            runs_of(self._state, tasks),
             self._what_starts.of(tasks, rules, self._timing.timed_starts(), events),
             rules,
             allows=lambda task: self.allows(task.id, task),

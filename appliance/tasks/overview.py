@@ -17,6 +17,9 @@ from appliance.tasks.catalog import find
 from appliance.tasks.schedule import Timing
 from appliance.tasks.state_store import StateStore
 
+_AT_ONCE = 100
+"""Tasks that are read while the state store is locked."""
+
 
 class KnownTask(msgspec.Struct, frozen=True):
     """One task."""
@@ -37,6 +40,25 @@ def overview(state: StateStore, timing: Timing, tasks: Sequence[Task]) -> list[K
         UnavailableError: the database can't be read.
     """
     due = _next_times(timing, tasks)
+    return [
+        msgspec.structs.replace(one, next_ns=due.get(one.task.id)) for one in runs_of(state, tasks)
+    ]
+
+
+def runs_of(state: StateStore, tasks: Sequence[Task]) -> list[KnownTask]:
+    """The same without the timers. The lock is free between some tasks and the next.
+
+    Raises:
+        UnavailableError: the database can't be read.
+    """
+    return [
+        one
+        for start in range(0, len(tasks), _AT_ONCE)
+        for one in _some(state, tasks[start : start + _AT_ONCE])
+    ]
+
+
+def _some(state: StateStore, tasks: Sequence[Task]) -> list[KnownTask]:
     with state.lock:
         try:
             newest = {
@@ -46,9 +68,7 @@ def overview(state: StateStore, timing: Timing, tasks: Sequence[Task]) -> list[K
         except sqlite3.Error as error:
             raise UnavailableError(f"The task database can't be read: {explain(error)}.") from None
         usual = {task.id: state.planner.usual_s(task.id) for task in tasks}
-    return [
-        KnownTask(task, newest.get(task.id), usual[task.id], due.get(task.id)) for task in tasks
-    ]
+    return [KnownTask(task, newest.get(task.id), usual[task.id]) for task in tasks]
 
 
 def _next_times(timing: Timing, tasks: Sequence[Task]) -> dict[str, int]:
