@@ -119,6 +119,8 @@ class History:
         timed = MessageFilter(since_ns=asked.since_ns, until_ns=asked.until_ns)
 
         def read(rows: list[StoredChunk]) -> list[Message]:
+            if _are_small(rows) and not _may_have(rows, concerns):
+                return []
             return [one for row in rows for one in self._on(row, concerns)]
 
         for begin, end, is_candidate in self._stretches(asked, low, high, back=False):
@@ -270,9 +272,8 @@ class History:
         """The chunks in which what is searched may be."""
         if raw.is_blind:
             return rows
-        bodies = [row[2] for row in rows]
-        if len(rows) > 1 and sum(map(len, bodies)) < len(rows) * _SMALL_BYTES:
-            together = b"\0".join(bodies)
+        if _are_small(rows):
+            together = b"\0".join([row[2] for row in rows])
             if not raw.may_be_in(together):
                 return []
         return [row for row in rows if raw.may_be_in(row[2])]
@@ -291,6 +292,18 @@ class History:
                 first, last = low, (chunk[-1].seq if chunk else high)
                 low = last + 1
             yield _piece(asked, chunk, first, last)
+
+
+def _are_small(rows: Sequence[StoredChunk]) -> bool:
+    return len(rows) > 1 and sum([len(row[2]) for row in rows]) < len(rows) * _SMALL_BYTES
+
+
+def _may_have(rows: Sequence[StoredChunk], concerns: Callable[[str], bool]) -> bool:
+    """Whether one of the chunks has a topic that is wanted, or is damaged."""
+    try:
+        return any(map(concerns, chunks.topics([row[2] for row in rows])))
+    except ValueError:
+        return True
 
 
 def _piece(asked: MessageFilter, messages: list[Message], first: int, last: int) -> Piece:

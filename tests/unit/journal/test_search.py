@@ -5,6 +5,7 @@ from hypothesis import given, settings, strategies as st
 from journal_rig import JournalRig
 
 from appliance import matching
+from appliance.journal import chunks
 from appliance.journal.indexer import Indexer
 from appliance.journal.search import History
 from appliance.message_filter import MessageFilter, Name
@@ -146,3 +147,20 @@ def test_the_walk_over_topics_of_rules_gives_what_their_filters_mean(
     finally:
         indexer.stop(10)
         rig.journal.close(10)
+
+
+@given(st.lists(st.lists(TOPICS, max_size=40), max_size=6))
+def test_the_topics_of_many_chunks_are_read_as_those_of_one(groups):
+    """Chunks of no message, of few, and of more than fit into the first byte of an array."""
+    messages = [[Message(1, 1, topic, b"x") for topic in group] for group in groups]
+    bodies = [row[4] for group in messages for row in chunks.encode(group, 0)] + [
+        chunks.NO_MESSAGES
+    ]
+    assert chunks.topics(bodies) == {topic for group in groups for topic in group}
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xc1", b"\x92\x93", b"\xdc\x00", b"\x91\xa1x"])
+def test_bytes_that_are_no_chunk_are_said(damage):
+    (row,) = chunks.encode([Message(1, 1, "a", b"x")], 0)
+    with pytest.raises(ValueError):
+        chunks.topics([row[4], damage])
