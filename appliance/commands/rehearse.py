@@ -25,13 +25,12 @@ from appliance.commands.rehearsal_text import Rehearsed
 from appliance.config.reading import load, load_tables
 from appliance.config.tables import Config
 from appliance.engine import databases
-from appliance.errors import EXIT_OK, UnavailableError, UsageError
+from appliance.errors import EXIT_OK, ApplianceError, UnavailableError, UsageError
 from appliance.journal.search import History
 from appliance.message_filter import MessageFilter
 from appliance.model import Task
 from appliance.qlik import deadlines
 from appliance.qlik.connect import connect
-from appliance.qlik.server import QlikError
 from appliance.tasks import past
 from appliance.tasks.rehearsal import Rehearsal, Setting
 from appliance.tasks.rehearsed import really
@@ -175,7 +174,7 @@ def _tasks(config: Config, happened: past.Past, *, is_offline: bool) -> _Tasks:
                 kept = server.apps() if _names_app(config) else ()
         finally:
             server.close()
-    except QlikError as error:
+    except ApplianceError as error:  # a missing certificate, too: the rules are rehearsed
         return _Tasks(known, (), False, f"tasks that tasks.db knows (the server: {error})")
     return _Tasks(listed, kept, True, f"the {len(listed):,} tasks of {server.label}")
 

@@ -226,3 +226,21 @@ def test_a_server_out_of_reach_is_said_and_tasks_db_takes_its_place(rehearse, si
     assert code == 0
     assert "tasks: tasks that tasks.db knows (the server: " in out
     assert "Rule sales would have started Sales 24 times" in out
+
+
+def test_a_certificate_that_is_not_here_keeps_nobody_from_rehearsing(rehearse, site):
+    """On a colleague's machine the rules can be tried without the way in to the server."""
+    text = (
+        (site / "new.toml")
+        .read_text()
+        .replace(
+            'edition = "simulated"',
+            "edition = 'client-managed'\nurl = 'https://sense.invalid:4242'\nuser = 'A\\b'\n"
+            "certificate = {certfile = 'none.pem', keyfile = 'none.key'}",
+        )
+    )
+    (site / "elsewhere.toml").write_text(text)
+    code, out, _ = rehearse("-c", "elsewhere.toml", "--against", "config.toml")
+    assert code == 0
+    assert "tasks.db knows (the server: " in out
+    assert "none.pem" in out
