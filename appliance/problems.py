@@ -84,6 +84,8 @@ class Problem(msgspec.Struct, frozen=True):
     """Another text whenever it happens again."""
     title: str = ""
     """Its name for people, where ``name`` is none."""
+    held: tuple[str, str] | None = None
+    """Kind and name of the hold that it tells of."""
 
     @property
     def identity(self) -> Identity:
@@ -153,11 +155,11 @@ def parts(snapshot: Snapshot) -> list[Part]:
     found += [_alarm(one, known) for one in snapshot.timers if one.is_alarm]
     return [
         *found,
+        _held(snapshot),
         _failing(snapshot, known),
         _late(snapshot, known),
         _waiting(snapshot),
         _losses(snapshot, known),
-        _held(snapshot),
         _paused(snapshot),
     ]
 
@@ -475,6 +477,7 @@ def _held(snapshot: Snapshot) -> Part:
             f"{one.shown} is held {held_text(one, now_ns)}",
             _held_headline(one, now_ns),
             _held_place(one),
+            held=(one.kind, one.name),
         )
         for one in snapshot.holds[:MAX_HOLDS_NAMED]
     ]

@@ -33,6 +33,7 @@ from appliance.problems import losses_in
 from appliance.ui import formats, keys, payload, themes
 from appliance.ui.background import Background
 from appliance.ui.frame_rate import FRAME_S, FrameRate
+from appliance.ui.hold_targets import EVERYTHING
 from appliance.ui.live_feed import LiveFeed
 from appliance.ui.navigator import Navigator
 from appliance.ui.noted import Noted
@@ -292,6 +293,15 @@ class ApplianceApp(App[UiEnd]):
         if isinstance(self.screen, Page):
             self.navigation.show_problems()
 
+    def _hold_everything(self) -> None:
+        self.actions.hold((EVERYTHING,), self.snapshot.holds)
+
+    def action_hold(self) -> None:
+        """Hold what the row that keys act on is about, or everything; or release it."""
+        if isinstance(self.screen, Page):
+            targets = (*self.screen.hold_targets(), EVERYTHING)
+            self.actions.hold(targets, self.snapshot.holds)
+
     async def action_back(self) -> None:
         """What Esc does on the present screen; dialogs have their own."""
         if isinstance(self.screen, Page):
@@ -360,6 +370,11 @@ class ApplianceApp(App[UiEnd]):
                 "what a start or a bridge found lost (asks)",
                 partial(self.call_later, self.actions.acknowledge, losses),
             )
+        yield SystemCommand(
+            "Hold everything",
+            "for a maintenance window: no task is started (asks)",
+            partial(self.call_later, self._hold_everything),
+        )
         if self.engine.is_remote:
             yield SystemCommand(
                 "Stop the appliance",

@@ -92,6 +92,7 @@ TABLE = (
         "all that is wrong",
         EVERYWHERE,
     ),
+    Key("hold", "hold", "H", "hold", "hold starts, release", EVERYWHERE),
     Key("back", "back", "escape", "back", "back; clears a filter", EVERYWHERE),
     Key("commands", "command_palette", "ctrl+p", "commands", "every command", EVERYWHERE),
     Key("zoom", "zoom", "z", "zoom", "only the focused pane", EVERYWHERE),

@@ -63,7 +63,7 @@ LEGEND: Final = (
     ("▲", "warn", "a part needs a look; something was refused, dropped or late"),
     ("✗", "bad", "a part does not work; an alarm is raised"),
     ("○", "dim", "a part is off; a client is away, and its session is kept; a task is disabled"),
-    (PAUSED, "warn", "paused: a timer, or the view"),
+    (PAUSED, "warn", "paused or held: a timer, a rule, a client; the view"),
     (RULE, "info", "a rule of the configuration ([[trigger]])"),
     (TIMER, "info", "a timer; what a rule starts; the task that a message started"),
     ("R", "accent", "retained: new subscribers get the message at once"),

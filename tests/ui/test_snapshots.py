@@ -12,7 +12,18 @@ from screens import HUGE, NARROW, WIDE
 from sparkplug_payloads import BIRTH
 
 from appliance.errors import NoPermissionError
-from appliance.engine_api import FailingTask, Health, QlikState, TimerState
+from appliance.counters import Counter
+from appliance.engine_api import (
+    HELD,
+    Acknowledgement,
+    CounterBite,
+    FailingTask,
+    Health,
+    HoldState,
+    QlikState,
+    TimerState,
+    WaitState,
+)
 from appliance.model import MessageProperties
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
@@ -63,6 +74,34 @@ def wrong():
         "client-managed", "qlik01", Health("bad", refused), is_away=True,
         next_check_ns=now + 2 * 10**9, away_since_ns=now - 75 * 10**9, cause=refused,
     )  # fmt: skip
+    return engine
+
+
+def known():
+    """A task that fails is known, deliveries were dropped, and everything is held."""
+    engine = wrong()
+    now = engine.clock_ns()
+    failed = engine.changes["failing"][0]
+    text = f"{failed.name} failed: {failed.reason}"
+    at_ns = now - 600 * 10**9
+    engine.changes["acknowledged"] = (
+        Acknowledgement(
+            "task", failed.task_id, str(failed.execution), "ann at the terminal", at_ns,
+            "the DBA adds the table, ticket 4711", text, failed.name,
+        ),
+    )  # fmt: skip
+    engine.changes["failing_acknowledged"] = 1
+    counter = Counter.DELIVERIES_DROPPED_QUEUE_FULL.metric
+    engine.changes["bites"] = (CounterBite(counter, 12, at_ns, now - 60 * 10**9, "1"),)
+    engine.changes["counters"] = ((counter, 12), (Counter.LOGINS_REFUSED.metric, 2))
+    engine.held["everything", ""] = HoldState(
+        "everything", "", now + 3600 * 10**9, "new disks", "ann at the terminal", at_ns, waiting=2
+    )
+    reason = f"{HELD}by ann at the terminal (everything): new disks."
+    engine.changes["waits"] = tuple(
+        WaitState(f"Reload {name} #{number}", number, "hold", reason, None, now - number * 10**9)
+        for number, name in ((50, "Sales"), (90, "Stock"))
+    )
     return engine
 
 
@@ -196,6 +235,12 @@ CASES = {
     "palette": (live, ["ctrl+p"], ""),
     "problems": (wrong, ["exclamation_mark"], ""),
     "problem-of-a-task": (wrong, ["exclamation_mark", "down"], ""),
+    "problem-held": (known, ["exclamation_mark", "down", "down"], ""),
+    "problem-of-a-counter": (known, ["exclamation_mark", "down"], ""),
+    "problem-known": (known, ["exclamation_mark", *["down"] * 4], ""),
+    "acknowledge": (wrong, ["exclamation_mark", "down", "a"], ""),
+    "hold": (tasks, ["3", "H"], ""),
+    "release": (known, ["H"], ""),
     "first-run": (first, [], ""),
     "starting": (starting, [], ""),
     "read-only": (viewer, ["t", "enter"], ""),

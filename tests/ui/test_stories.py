@@ -184,3 +184,47 @@ def test_a_message_that_started_nothing(site):
     window.wait("plant/7/done", "» not met")
     site.press("Enter")
     window.wait('Trigger quality: state = "done" does not hold: found "running".')
+
+
+def test_everything_is_held_for_an_hour(site):
+    """``H 1h Enter disks Enter`` holds it, ``!`` says what waits, ``H Enter`` lets it go."""
+    window = site.window
+    window.keys("H")
+    window.wait("No task is started meanwhile.")
+    site.press("1", "h", "Enter", *"disks", "Enter")
+    window.wait("▲ all held until")
+    for _ in range(2):
+        site.publish("qliksense/start_task", site.stock.id.encode())
+    window.wait("◌")
+    assert not site.stock.runs
+
+    def told():
+        found = {part["name"]: part for part in site.health()["parts"]}
+        return ": disks; 1 start waits" in found["holds"]["text"] and found
+
+    assert until(told, "health names the hold")["holds"]["level"] == "warn"
+    site.press("!")
+    window.wait("What waits:", "Reload Stock #1  since", "H release it, or change it")
+    site.press("H")
+    window.wait("Release")
+    site.press("Enter")
+    window.wait("✓ all well")
+    until(lambda: site.stock.runs == 1, "the merged start went out, once")
+    site.press("5")
+    window.wait("releases everything")
+
+
+def test_a_failure_that_is_known(site):
+    """``! a``, a note, ``Enter``: all is well, until the task fails again."""
+    window = site.window
+    site.publish("qliksense/start_task", site.hr.id.encode())
+    window.wait("▲ Reload HR failed", "more: !")
+    site.press("!")
+    window.wait("a acknowledge")
+    site.press("a")
+    window.wait("until it happens again")
+    site.press(*"4711", "Enter")
+    window.wait("✓ all well", "acknowledged 1", "a take it back")
+    until(lambda: site.health()["status"] == "ok", "health agrees")
+    site.publish("qliksense/start_task", site.hr.id.encode())
+    window.wait("▲ Reload HR failed")

@@ -5,7 +5,7 @@ Not for: the messages of a client (Enter shows them on the Live screen).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from textual.widget import Widget
@@ -13,6 +13,7 @@ from textual.widget import Widget
 from appliance.engine_api import BridgeState, ClientState, Snapshot
 from appliance.model import bridge_client_id
 from appliance.ui import filters, formats, keys
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
@@ -50,6 +51,8 @@ class ClientRows(Rows[ClientState]):
 
     def __init__(self, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
+        self.held: frozenset[str] = frozenset()
+        """Client ids that are held."""
         self.rates: _Rates = {}
 
     def key(self, item: ClientState) -> Hashable:
@@ -57,7 +60,8 @@ class ClientRows(Rows[ClientState]):
 
     def line(self, item: ClientState, cells: int) -> Line:
         rates = self.rates.get(item.client_id, _NO_RATE)
-        return view.row(item, rates, self.now_ns, cells)
+        is_held = item.client_id in self.held
+        return view.row(item, rates, self.now_ns, cells, is_held=is_held)
 
     def heading(self, cells: int) -> Line | None:
         return view.heading(cells - 1, self.sort)
@@ -161,6 +165,8 @@ class ClientsScreen(Page):
         self._dirty = False
         wanted, self._wanted = self._wanted, ""
         rows.now_ns = now_ns
+        holds = self.host.snapshot.holds
+        rows.held = frozenset(one.name for one in holds if one.kind == "client")
         shown = [
             one
             for one in clients
@@ -190,6 +196,9 @@ class ClientsScreen(Page):
 
     def filter_changed(self) -> None:
         self._dirty = True
+
+    def hold_targets(self) -> Sequence[Target]:
+        return () if self._client is None else (Target("client", self._client.client_id),)
 
     # --- what keys do --------------------------------------------------------------------------
 

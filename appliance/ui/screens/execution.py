@@ -13,7 +13,8 @@ from textual.widget import Widget
 from appliance.engine_api import Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Execution
-from appliance.ui import keys
+from appliance.ui import hold_targets, keys
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
@@ -82,6 +83,9 @@ class ExecutionScreen(Page):
             shown = replace(shown, next_attempt_ns=wait.until_ns)
         lines = view.lines(shown, self._before, now_ns, cells, utc=utc, wait=wait)
         self.query_one(Viewer).show(lines)
+
+    def hold_targets(self) -> Sequence[Target]:
+        return hold_targets.of_execution(self._execution)
 
     def action_copy(self) -> None:
         self.host.copy(view.text(self._execution), "reason and log")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -22,12 +22,14 @@ from appliance.engine_api import (
     BridgeState,
     ClientState,
     Engine,
+    HoldState,
     TimerState,
     wait_name,
 )
 from appliance.model import APP, Execution, Message, Task
-from appliance.problems import Problem
+from appliance.problems import Problem, held_text
 from appliance.ui.background import Background
+from appliance.ui.hold_targets import Target
 from appliance.ui.settings import Remembered, used
 from appliance.ui.text import cut, printable
 
@@ -49,6 +51,7 @@ class ActionHost(Protocol):
 
     engine: Engine
     remembered: Remembered
+    clock_ns: Callable[[], int]
     background: Background
 
     @property
@@ -174,6 +177,39 @@ class OperatorActions:
 
         name = cut(printable(execution.task_name or execution.task_id), 60)
         self._ask(f"Stop {name}? What it has done so far is lost.", "Stop it", action)
+
+    # --- holds ---------------------------------------------------------------------------------
+
+    def hold(self, targets: Sequence[Target], holds: Sequence[HoldState]) -> None:
+        """Ask what is to be held, until when and why, or released; ``holds``: what is held now."""
+        from appliance.ui.screens.hold_dialog import HoldDialog, Wish  # noqa: PLC0415 - see run_task
+
+        host = self._host
+
+        def written(wish: Wish | None) -> None:
+            if wish is None:
+                return
+            target = wish.target
+
+            def hold() -> str:
+                engine = host.engine
+                held = engine.hold(
+                    target.kind, target.name, wish.until_ns, wish.reason, wish.drop, self.by
+                )
+                return f"{held.shown} is held {held_text(held, host.clock_ns())}."
+
+            def release() -> str:
+                held = host.engine.release(target.kind, target.name, self.by)
+                waited = held.waiting
+                goes_on = (
+                    f"{waited} start{'s' * (waited != 1)} that waited go{'es' * (waited == 1)} on"
+                )
+                return f"{held.shown} is released; {goes_on if waited else 'nothing waited'}."
+
+            self._do(release if wish.is_release else hold)
+
+        utc = host.remembered.utc
+        host.push_screen(HoldDialog(targets, holds, host.clock_ns, utc=utc), written)
 
     # --- timers --------------------------------------------------------------------------------
 

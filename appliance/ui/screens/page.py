@@ -5,7 +5,7 @@ Not for: the body between them; subclasses add it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
@@ -14,6 +14,7 @@ from textual.widget import Widget
 
 from appliance.engine_api import Snapshot
 from appliance.ui import filter_text, filters, keys
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line
 from appliance.ui.screens.base import BaseScreen
 from appliance.ui.screens.page_host import PageHost
@@ -137,6 +138,10 @@ class Page(BaseScreen[None]):
     def action_export(self) -> None:
         """Write the rows of the first list to a file."""
         self.host.export(self.EXPORTED, list(self.query_one(self.AUTO_FOCUS, Rows).items))
+
+    def hold_targets(self) -> Sequence[Target]:
+        """What can be held of the row that keys act on, the nearest first."""
+        return ()
 
     def action_run_task(self) -> None:
         """Pick a task and start it."""

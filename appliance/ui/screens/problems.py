@@ -5,14 +5,15 @@ Not for: deciding what is wrong (appliance/problems.py).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 from textual.widget import Widget
 
 from appliance.engine_api import Acknowledgement, BridgeState, Snapshot, TimerState
 from appliance.model import Execution
 from appliance.problems import Place, Problem
-from appliance.ui import keys
+from appliance.ui import hold_targets, keys
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
@@ -94,6 +95,8 @@ class ProblemsScreen(Page):
         line = says("open", "go there")
         if isinstance(entry, Acknowledgement):
             return says("acknowledge_problem", "take it back")
+        if isinstance(entry, Problem) and entry.held is not None:
+            return line + says("hold", "release it, or change it")
         if isinstance(entry, Problem) and entry.kind:
             line += says("acknowledge_problem", "acknowledge")
         execution, timer = self._execution_of(entry), self._timer_of(entry)
@@ -141,6 +144,19 @@ class ProblemsScreen(Page):
     @property
     def _entry(self) -> view.Entry | None:
         return self.query_one(ProblemRows).current
+
+    def hold_targets(self) -> Sequence[Target]:
+        """What is held; of a problem what made it."""
+        entry = self._entry
+        if isinstance(entry, Problem) and entry.held is not None:
+            holds = self.host.snapshot.holds
+            return [
+                hold_targets.of_hold(one) for one in holds if (one.kind, one.name) == entry.held
+            ]
+        execution, timer = self._execution_of(entry), self._timer_of(entry)
+        if execution is not None:
+            return hold_targets.of_execution(execution)
+        return () if timer is None else (Target("timer", timer.name),)
 
     # --- what keys do --------------------------------------------------------------------------
 

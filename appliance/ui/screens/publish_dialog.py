@@ -16,6 +16,7 @@ from textual.widgets import Button, Input, TextArea
 
 from appliance.mqtt import topics
 from appliance.ui.screens.base import BaseScreen
+from appliance.ui.widgets.field import Field
 from appliance.ui.widgets.pane import Pane
 
 
@@ -59,7 +60,13 @@ class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
         with Vertical(classes="dialog"):
             yield Pane(id="publish-title")
             suggester = SuggestFromList(self._history, case_sensitive=True)
-            yield Input(self._topic, placeholder="topic", id="topic", suggester=suggester)
+            yield Field(
+                self._topic,
+                following="#payload-text",
+                placeholder="topic",
+                id="topic",
+                suggester=suggester,
+            )
             yield TextArea(id="payload-text", tab_behavior="focus")
             yield Pane(id="publish-problem")
             with Horizontal(classes="buttons"):
@@ -79,9 +86,6 @@ class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
             ]
         )
         self.set_focus(self.query_one("#topic", Input))
-
-    def on_input_submitted(self) -> None:
-        self.set_focus(self.query_one(TextArea))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         button = event.button

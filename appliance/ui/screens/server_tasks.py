@@ -12,6 +12,7 @@ from textual.widget import Widget
 
 from appliance.engine_api import HoldState, ServerTask, Snapshot
 from appliance.ui import formats, keys, task_list
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
@@ -173,6 +174,12 @@ class ServerTasksScreen(Page):
     def _current(self) -> ServerTask | None:
         row = self.rows.current
         return None if row is None else row.item
+
+    def hold_targets(self) -> Sequence[Target]:
+        if self._current is None:
+            return ()
+        task = self._current.task
+        return (Target("task", task.id, task.name),)
 
     # --- what keys do --------------------------------------------------------------------------
 

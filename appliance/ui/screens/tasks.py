@@ -5,13 +5,14 @@ Not for: one execution in full (execution.py).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from textual.widget import Widget
 
-from appliance.engine_api import RuleState, Snapshot, TimerState
+from appliance.engine_api import HoldState, RuleState, Snapshot, TimerState
 from appliance.model import Execution
-from appliance.ui import filters, formats, keys
+from appliance.ui import filters, formats, hold_targets, keys
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
@@ -35,14 +36,17 @@ class RuleRows(Rows[RuleState | TimerState]):
     ONE_OF_SEVERAL = True
     utc = False
     now_ns = 0
+    holds: Mapping[tuple[str, str], HoldState] = {}
+    """What is held, by kind and name."""
 
     def key(self, item: RuleState | TimerState) -> Hashable:
         return (type(item).__name__, item.name)
 
     def line(self, item: RuleState | TimerState, cells: int) -> Line:
         if isinstance(item, TimerState):
-            return view.timer_row(item, self.now_ns, cells, utc=self.utc)
-        return view.rule_row(item, self.now_ns, cells)
+            held = self.holds.get(("timer", item.name))
+            return view.timer_row(item, self.now_ns, cells, utc=self.utc, held=held)
+        return view.rule_row(item, self.now_ns, cells, self.holds.get(("trigger", item.name)))
 
     def heading(self, cells: int) -> Line | None:
         return view.rule_heading(cells - 1)
@@ -105,6 +109,7 @@ class TasksScreen(Page):
         rules, rows = self.query_one(RuleRows), self.query_one(ExecutionRows)
         rules.utc = rows.utc = utc
         rules.now_ns = rows.now_ns = now_ns
+        rules.holds = {(one.kind, one.name): one for one in snapshot.holds}
         entries: list[RuleState | TimerState] = [
             *snapshot.rules,
             *activity.due_first(snapshot.timers),
@@ -195,6 +200,17 @@ class TasksScreen(Page):
         rules = self.query_one(RuleRows)
         item = rules.current
         return item if rules.has_focus and isinstance(item, TimerState) else None
+
+    def hold_targets(self) -> Sequence[Target]:
+        rules = self.query_one(RuleRows)
+        if not rules.has_focus:
+            return hold_targets.of_execution(self._execution) if self._execution else ()
+        item = rules.current
+        if (waiting := self._waiting(item)) is not None:
+            return hold_targets.of_execution(waiting)
+        if isinstance(item, RuleState):
+            return (Target("trigger", item.name),)
+        return () if item is None or item.kind == "run limit" else (Target("timer", item.name),)
 
     # --- what keys do --------------------------------------------------------------------------
 

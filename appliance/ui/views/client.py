@@ -41,22 +41,30 @@ def heading(cells: int, sort: str) -> Line:
     return TABLE.heading(cells, sort=sort)
 
 
-def row(client: ClientState, rates: tuple[float, float], now_ns: int, cells: int) -> Line:
-    """One client: connected or away, and what waits for it."""
+def row(
+    client: ClientState,
+    rates: tuple[float, float],
+    now_ns: int,
+    cells: int,
+    *,
+    is_held: bool = False,
+) -> Line:
+    """One client: connected, away or held, and what waits for it."""
     seconds = (now_ns - client.since_ns) / 1e9
+    sign = (symbols.CONNECTED, "ok") if client.connected else (symbols.AWAY, "dim")
     up = formats.elapsed(seconds) if client.connected else f"gone {formats.age(seconds)}"
     tone = "" if client.connected else "dim"
     filters = ", ".join(topic_filter for topic_filter, _ in client.subscriptions[:_FILTERS])
     return TABLE.row(
         cells,
         (
-            (symbols.CONNECTED, "ok") if client.connected else (symbols.AWAY, "dim"),
+            (symbols.PAUSED, "warn") if is_held else sign,
             (printable(client.client_id), tone),
             (printable(client.address), "dim"),
             (printable(client.username or ""), "dim"),
             (printable(client.listener), "dim"),
             (client.protocol, "dim"),
-            (up, tone),
+            ("held", "warn") if is_held else (up, tone),
             (str(len(client.subscriptions)), tone),
             (formats.rate(rates[0]), "strong" if rates[0] >= 1 else tone),
             (formats.rate(rates[1]), tone),

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from appliance.engine_api import RuleState, TimerState, WaitState
+from appliance.engine_api import HoldState, RuleState, TimerState, WaitState
 from appliance.model import Execution, ExecutionState
+from appliance.problems import held_text
 from appliance.ui import formats, symbols
 from appliance.ui.columns import Cell, Column, Table
 from appliance.ui.lines import Line, cut_line, line_width
@@ -260,16 +261,16 @@ def rule_heading(cells: int) -> Line:
     return RULES.heading(cells)
 
 
-def rule_row(rule: RuleState, now_ns: int, cells: int) -> Line:
-    """A trigger and how it fared."""
+def rule_row(rule: RuleState, now_ns: int, cells: int, held: HoldState | None = None) -> Line:
+    """A trigger and how it fared, or that it is held."""
     last = "-" if rule.last_ns is None else formats.age((now_ns - rule.last_ns) / 1e9)
     return RULES.row(
         cells,
         (
-            (symbols.RULE, "info"),
-            (printable(rule.name or rule.topic), ""),
+            (symbols.PAUSED, "warn") if held else (symbols.RULE, "info"),
+            (printable(rule.name or rule.topic), "warn" if held else ""),
             (printable(rule.topic), "dim"),
-            (printable(rule.target), "dim"),
+            (_held(held, now_ns), "warn") if held else (printable(rule.target), "dim"),
             (last, ""),
             (formats.short_count(rule.matched), ""),
             (formats.short_count(rule.started), "ok" if rule.started else ""),
@@ -278,16 +279,23 @@ def rule_row(rule: RuleState, now_ns: int, cells: int) -> Line:
     )
 
 
-def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
-    """A timer, when it is due, or that it is paused."""
+def _held(hold: HoldState, now_ns: int) -> str:
+    return printable(f"held {held_text(hold, now_ns)}")
+
+
+def timer_row(
+    timer: TimerState, now_ns: int, cells: int, *, utc: bool, held: HoldState | None = None
+) -> Line:
+    """A timer, when it is due, or that it is paused or held."""
     if timer.is_alarm:
         name = fit(printable(timer.name), RULES.widths(cells)[1])
         return [*activity.alarm(timer, name, now_ns), (f"  {printable(timer.detail)}", "dim")]
-    sign = (symbols.PAUSED, "warn") if timer.paused else (symbols.TIMER, "info")
+    is_off = timer.paused or held is not None
+    sign = (symbols.PAUSED, "warn") if is_off else (symbols.TIMER, "info")
     name_and_target: tuple[Cell, ...] = (
         (printable(timer.name), "dim" if timer.paused else ""),
         ("", ""),
-        (printable(timer.detail or timer.kind), "dim"),
+        (_held(held, now_ns), "warn") if held else (printable(timer.detail or timer.kind), "dim"),
     )
     due: Cell = ("waits", "dim")
     left = ""

@@ -18,6 +18,8 @@ from appliance.ui.views import bridge as bridge_view
 from appliance.ui.views import execution as execution_view
 
 _COUNT_CELLS = 8
+_MAX_WAITS = 20
+"""Starts that are listed below a hold."""
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -84,6 +86,8 @@ def text(
     if isinstance(entry, Acknowledgement):
         return _acknowledgement(entry, cells, utc=utc)
     tone = symbols.level_tone(entry.level)
+    if entry.held is not None:
+        return [*_paragraph(entry.text, tone, cells), *_what_waits(entry, snapshot, cells, utc=utc)]
     if entry.kind == "counter":
         bite = next((one for one in snapshot.bites if one.name == entry.name), None)
         return [*_paragraph(entry.text, tone, cells), *_times(bite, cells, utc=utc)]
@@ -114,6 +118,26 @@ def _acknowledgement(entry: Acknowledgement, cells: int, *, utc: bool) -> list[L
     for part in entry.text.split("\n"):
         lines += _paragraph(part, "dim", cells)
     return [*lines, [], *_paragraph("It is a problem again when it happens again.", "dim", cells)]
+
+
+def _what_waits(entry: Problem, snapshot: Snapshot, cells: int, *, utc: bool) -> list[Line]:
+    """The starts that wait for the end of a hold, those that were asked for first on top."""
+    held = next((one for one in snapshot.holds if (one.kind, one.name) == entry.held), None)
+    if held is None or not held.waiting:
+        return []
+    waits = [
+        one for one in snapshot.waits if one.kind == "hold" and f"({held.shown})" in one.reason
+    ]
+    waits.sort(key=lambda one: one.since_ns)
+    lines: list[Line] = [[], [(" What waits:", "head")]]
+    for one in waits[:_MAX_WAITS]:
+        since = formats.time_of_day(one.since_ns, utc=utc)
+        name = cut(printable(one.name), cells - 20)
+        lines.append([(f" {name}", ""), (f"  since {since}", "dim")])
+    if (more := held.waiting - min(len(waits), _MAX_WAITS)) > 0:
+        further = f" {'and ' if waits else ''}{formats.counted(more, 'start')}"
+        lines.append([(f"{further}; screen 3 has all", "dim")])
+    return lines
 
 
 def _times(bite: CounterBite | None, cells: int, *, utc: bool) -> list[Line]:

@@ -1,0 +1,50 @@
+"""What can be held of a thing on a page: its task, its rule or timer, its client, everything.
+
+Not for: asking for the hold (screens/hold_dialog.py).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from appliance.engine_api import HoldState
+from appliance.model import APP, Execution
+from appliance.ui.text import printable
+
+
+class Target(NamedTuple):
+    """Something that can be held."""
+
+    kind: str
+    """As in ``HoldState``."""
+    name: str = ""
+    title: str = ""
+    """Its name for people, where ``name`` is none."""
+
+    @property
+    def shown(self) -> str:
+        return printable(f"{self.kind} {self.title or self.name}".rstrip())
+
+
+EVERYTHING = Target("everything")
+"""Can be held on every page."""
+
+
+def of_execution(execution: Execution) -> list[Target]:
+    """The task of an execution, then the rule or timer and the client that asked for it."""
+    found = []
+    if execution.task_id and not execution.task_id.startswith(APP):
+        found.append(Target("task", execution.task_id, execution.task_name))
+    cause = execution.cause
+    if cause.kind == "message":
+        found += [Target("trigger", cause.rule)] if cause.rule else []
+        is_client = cause.client_id and not cause.client_id.startswith("$")
+        found += [Target("client", cause.client_id)] if is_client else []
+    elif cause.kind == "timer" and cause.rule:
+        found.append(Target("timer", cause.rule))
+    return found
+
+
+def of_hold(hold: HoldState) -> Target:
+    """What is held."""
+    return Target(hold.kind, hold.name, hold.title)
