@@ -51,6 +51,11 @@ name = "later"
 topic = "later"
 task = {name = "Reload Stock"}
 debounce = "1h"
+[[trigger]]
+name = "sales"
+topic = "sales"
+task = {name = "Reload Sales"}
+fresh_within = "1s"
 """
 
 
@@ -63,7 +68,8 @@ class Site:
             "Reload HR", outcomes=(Outcome.FAIL,), duration_s=0.2, error_text=ERROR
         )
         self.stock = SimulatedTask("Reload Stock", duration_s=0.2)
-        self.server = SimulatedQlik([self.hr, self.stock])
+        self.sales = SimulatedTask("Reload Sales", outcomes=(Outcome.NEVER,), app_name="Sales")
+        self.server = SimulatedQlik([self.hr, self.stock, self.sales])
         self.port, monitoring = free_port(), free_port()
         config = CONFIG.replace("PORT", str(self.port)).replace("MONITORING", str(monitoring))
         (folder / "config.toml").write_text(config.replace("URL", self.server.start()), "utf-8")
@@ -165,6 +171,21 @@ def test_an_outage_and_its_end(site):
     site.press("f")
     until(lambda: site.stock.runs == 1, "the start went out")
     window.wait("✓ all well")
+
+
+def test_is_the_sales_app_fresh_and_if_not_why(site):
+    """The first line names what is late; ``7`` says since when and why, ``m`` by which message."""
+    window = site.window
+    site.publish("sales", b"order 4711")
+    window.wait("▲ Reload Sales stale", "(fresh_within 1 s)")
+    site.press("7")
+    window.wait("1 late", "app Sales", "stale since", "(1 message, first ", "why It runs for 0:")
+    site.press("m")
+    window.wait("topic    sales", "order 4711")
+    site.press("Escape")
+    window.wait("[7]Fresh")
+    site.server.site.finish(site.sales.id, Outcome.SUCCESS)
+    window.wait("all fresh", "● Reload Sales", "✓ all well", "(1 message, 1 run)")
 
 
 def test_what_is_behind_noted(site):

@@ -83,7 +83,7 @@ def title(tasks: Sequence[TaskFreshness], since_ns: int | None, now_ns: int, *, 
     """How many tasks, and how many of them are late or stale."""
     late = sum(one.is_late for one in tasks)
     stale = sum(one.stale_since_ns is not None for one in tasks) - late
-    line: Line = [(formats.counted(len(tasks), "task"), "head"), (" asked for by messages", "dim")]
+    line: Line = [(formats.counted(len(tasks), "task"), "head")]
     if late:
         line.append((f" ── {late} late", "warn"))
     if stale:

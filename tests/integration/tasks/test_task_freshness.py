@@ -166,6 +166,25 @@ def test_an_id_that_no_task_has_is_not_stale_for_ever(qlik, task, tmp_path):
         assert rig.engine.freshness() == []
 
 
+def test_what_is_never_started_stays_stale(qlik, task, tmp_path):
+    """Expired, dropped by a hold, not in ``[allow]``: the source has changed all the same."""
+    other = qlik.add_task("Reload Stock")
+    allow = AllowConfig(tasks=(task.id,))
+    with open_rig(qlik, tmp_path, RULE, allow=allow) as rig:
+        rig.wait_until(lambda: rig.engine.tasks())
+        rig.source.put(START_TOPIC, task.id, received_ns=an_hour_ago() - 30 * core.DAY_NS // 24)
+        rig.wait_until(lambda: (one := found(rig)) is not None and one.kind == "expired")
+        rig.source.put(START_TOPIC, other.id)
+        rig.wait_until(
+            lambda: (one := found(rig, "Reload Stock")) is not None and one.kind == "rejected"
+        )
+        rig.engine.holding.hold("everything", "", None, "", True, "ann")
+        held = rig.source.put(START_TOPIC, other.id)
+        rig.wait_until(lambda: (one := found(rig, "Reload Stock")) and one.waiting == 2)
+        assert rig.engine.marks([held.seq])[held.seq].label != "rejected"
+    assert qlik.starts() == 0
+
+
 def told(broker: Broker, task: SimulatedTask) -> list[dict[str, Any]]:
     topic = f"appliance/tasks/{task.id}/freshness"
     return [body for where, body, retain, _ in broker.published if where == topic and retain]
