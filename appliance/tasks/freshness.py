@@ -231,6 +231,8 @@ class Freshness:
         self._tell: Alarms[str] = Alarms()
         self._told_ns: dict[str, int] = {}
         self._changed: set[str] = set()
+        self._figures: dict[str, tuple[int, Figures]] = {}
+        """The figures of tasks that have not changed since, with their day."""
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -254,7 +256,7 @@ class Freshness:
         """A request was merged into one that waited already: so many runs were saved."""
         if (state := self.tasks.get(key)) is not None:
             self._day(state, now).merged += by
-            self._changed.add(key)
+            self._touch(key)
 
     def resolved(
         self, key: str, until_ns: int, found: Sequence[tuple[str, str, ReloadOptions]], now: int
@@ -382,7 +384,7 @@ class Freshness:
             elif not state.is_late:
                 state.is_late = True
                 found.append(key)
-                self._changed.add(key)
+                self._touch(key)
                 self._announce(key, state, now)
         return found
 
@@ -396,7 +398,7 @@ class Freshness:
             if (state := self.tasks.get(key)) is not None:
                 self._told_ns[key] = now
                 state.is_told = self.limit_s(state) is not None
-                self._changed.add(key)
+                self._touch(key)
         return found
 
     def take_changed(self) -> dict[tuple[str, str], bytes | None]:
@@ -406,6 +408,14 @@ class Freshness:
             (KIND, key): None if (state := self.tasks.get(key)) is None else _encode(state)
             for key in changed
         }
+
+    def figures(self, key: str, now: int) -> Figures:
+        """``figures`` of a task, kept until it changes or the day is over."""
+        day = now // DAY_NS
+        kept = self._figures.get(key)
+        if kept is None or kept[0] != day:
+            kept = self._figures[key] = (day, figures(self.tasks[key], now))
+        return kept[1]
 
     # --- over restarts ----------------------------------------------------------------------------
 
@@ -417,12 +427,17 @@ class Freshness:
                 state = _decode(body)
             except (msgspec.MsgspecError, ValueError, TypeError):
                 unreadable.append(key)
-                self._changed.add(key)
+                self._touch(key)
                 continue
             self.tasks[key] = state
             self._follow(key, state, now)
             self._announce(key, state, now, is_news=False)
         return unreadable
+
+    def _touch(self, key: str) -> None:
+        """A task has changed: its row is written, and what follows from it is made anew."""
+        self._changed.add(key)
+        self._figures.pop(key, None)
 
     # --- parts ------------------------------------------------------------------------------------
 
@@ -476,7 +491,7 @@ class Freshness:
                 last.first_ns, asked_ns, last.seq, seq, last.count + 1, last.rules, reload
             )
         state.asked_ns = max(state.asked_ns, asked_ns)
-        self._changed.add(key)
+        self._touch(key)
         return True
 
     def _join(self, state: TaskFreshnessState) -> None:
@@ -551,10 +566,10 @@ class Freshness:
         if state.is_told:
             self._tell.set(key, 0)
         self._told_ns.pop(key, None)
-        self._changed.add(key)
+        self._touch(key)
 
     def _has_changed(self, key: str, state: TaskFreshnessState, now: int) -> None:
-        self._changed.add(key)
+        self._touch(key)
         before = self.stale.get(key)
         self._follow(key, state, now)
         if before != self.stale.get(key):

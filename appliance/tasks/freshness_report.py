@@ -23,7 +23,6 @@ from appliance.tasks.freshness import (
     Figures,
     Stale,
     TaskFreshnessState,
-    figures,
     is_task,
 )
 from appliance.tasks.notice import Notice
@@ -40,6 +39,8 @@ MAX_NAMED = 20
 _LOOK_EVERY_NS = SECOND_NS
 _LOOKED_AT = 200
 """Open requests of which the task is not known that are looked at for a name."""
+_AT_ONCE = 50
+"""Tasks that are looked at in one go: starts wait for the lock meanwhile."""
 _NO_FIGURES = Figures()
 _RUNS = {
     ExecutionState.QUEUED: "It waits in the queue of the Qlik server.",
@@ -91,16 +92,21 @@ class FreshnessReport:
 
     def all(self) -> list[TaskFreshness]:
         """Every task that messages asked for: late ones first, then by how long they are stale."""
+        now = self._state.clock_ns()
+        freshness, usual_s = self._freshness, self._state.planner.usual_s
         with self._state.lock:
-            now = self._state.clock_ns()
-            usual_s = self._state.planner.usual_s
-            found = [
-                msgspec.structs.replace(
-                    self._of(key, state, figures(state, now), now),
-                    usual_s=usual_s(key) if is_task(key) else None,
-                )
-                for key, state in self._freshness.tasks.items()
-            ]
+            keys = list(freshness.tasks)
+        found: list[TaskFreshness] = []
+        for first in range(0, len(keys), _AT_ONCE):
+            with self._state.lock:
+                found += [
+                    msgspec.structs.replace(
+                        self._of(key, state, freshness.figures(key, now), now),
+                        usual_s=usual_s(key) if is_task(key) else None,
+                    )
+                    for key in keys[first : first + _AT_ONCE]
+                    if (state := freshness.tasks.get(key)) is not None
+                ]
         return sorted(found, key=_order)
 
     def day(self, task_id: str) -> list[tuple[int, float]]:
@@ -226,7 +232,7 @@ class FreshnessReport:
             self._state.publish(Publication(topic, b"", retain=True))
             return
         now = self._state.clock_ns()
-        found = self._of(key, state, figures(state, now), now)
+        found = self._of(key, state, self._freshness.figures(key, now), now)
         payload = msgspec.json.encode(described(found))
         self._state.publish(Publication(topic, payload, retain=True))
 
