@@ -625,8 +625,8 @@ class Dispatcher:
         """Hold something back from now on, or change its hold. Raises ``TooManyHoldsError``."""
         hold = self.holds.put(hold)
         self._keep(hold, holds.encode(hold))
-        if hold.kind != "client":
-            for record in self._book.in_states(*WAITING):
+        for record in self._book.in_states(*WAITING):
+            if _concerns(hold, record):
                 self.decide(record, now)
         return hold
 
@@ -635,7 +635,7 @@ class Dispatcher:
         hold = self.holds.remove(kind, name)
         if hold is not None:
             self._keep(hold, None)
-            self._decide_held(now)
+            self._decide_held(now, (hold,))
         return hold
 
     def hold_states(self) -> tuple[HoldState, ...]:
@@ -647,9 +647,11 @@ class Dispatcher:
         ended = self.holds.take_ended(now) if self.holds else ()
         for hold in ended:
             self._keep(hold, None)
-        if ended or self._is_clock_new:
+        if ended:
+            self._decide_held(now, ended)
+        if self._is_clock_new:
             self._is_clock_new = False
-            self._decide_held(now)
+            self._decide_held(now, self.holds.all())
         self.ended_holds.extend(ended)
 
     def _keep(self, hold: Hold, body: bytes | None) -> None:
@@ -657,9 +659,11 @@ class Dispatcher:
         self._book.changes.is_forced = True
         self.has_new_holds = True
 
-    def _decide_held(self, now: int) -> None:
+    def _decide_held(self, now: int, changed: Iterable[Hold]) -> None:
+        """Decide anew when the requests go that these holds concern."""
         for record in self._book.in_states(RequestState.HELD, RequestState.PAUSED):
-            self.decide(record, now)
+            if any(_concerns(hold, record) for hold in changed):
+                self.decide(record, now)
 
     def follow_step(self, step_ns: int) -> None:
         """The clock was set by this: waits keep their length, and a hold ends by the clock."""
@@ -834,6 +838,13 @@ class Dispatcher:
         blocked.extend(self.queues.all_waiting(task_id))
         for record in blocked:
             self.decide(record, now)
+
+
+def _concerns(hold: Hold, record: Record) -> bool:
+    """Whether a hold may keep a request waiting."""
+    if hold.kind == "task":
+        return record.execution.task_id == hold.name
+    return hold.kind == "everything" or hold.key in record.askers
 
 
 def quiet_ns(record: Record) -> int:
