@@ -120,10 +120,16 @@ async def test_the_detail_says_what_stands_in_the_way():
     engine = story()
     now = engine.clock_ns()
     rows = engine.server_tasks()
-    (retired,) = [one for one in rows.tasks if one.task is RETIRED]
-    engine.server_tasks = lambda: ServerTasks((replace(retired, is_allowed=False),), 1)
+    (row,) = [one for one in rows.tasks if one.task is RETIRED]
+    row = replace(row, is_allowed=False, starters=(Starter("rule", "old", "a/b"),))
+    engine.server_tasks = lambda: ServerTasks((row,), 1)
     hold = HoldState("task", RETIRED.id, now + 3600 * S, "new disks", "ann", now)
-    engine.changes["holds"] = (hold, replace(hold, kind="everything", name=""))
+    engine.changes["holds"] = (
+        hold,
+        replace(hold, kind="everything", name=""),
+        replace(hold, kind="trigger", name="old"),
+        replace(hold, kind="trigger", name="of another task"),
+    )
     engine.changes["qlik"] = replace(engine.snapshot().qlik, is_away=True)
     engine.changes["waits"] = (
         WaitState("Retired report #4", 4, "debounce", "It waits for quiet.", None, now, RETIRED.id),
@@ -137,6 +143,7 @@ async def test_the_detail_says_what_stands_in_the_way():
             "[allow] of the configuration does not have it",
             "It is held until",
             "Everything is held until",
+            "Its trigger old is held until",
             "does not answer",
             "Retired report #4 waits: It waits for quiet.",
         ):

@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable
 
 from appliance.model import TaskKind
-from appliance.qlik.simulated.site import SimulatedTask, Site
+from appliance.qlik.simulated.site import SimulatedChain, SimulatedTask, Site, Status
+
+_MAINTENANCE = "08b5d6c7-e19f-4f24-a3c8-6d4e7b0f1a52"
+_ARCHIVE = "6d2e8f1b-c7a0-4b95-a9d3-04f5e6b7c812"
 
 
 def demo_tasks() -> list[SimulatedTask]:
@@ -53,7 +56,7 @@ def demo_tasks() -> list[SimulatedTask]:
         ),
         SimulatedTask(
             "Reload maintenance",
-            id="08b5d6c7-e19f-4f24-a3c8-6d4e7b0f1a52",
+            id=_MAINTENANCE,
             app_id="d16e4c8b-a2f7-4059-93bd-0c5a8e7f2d31",
             app_name="Maintenance",
             tags=("production",),
@@ -74,7 +77,7 @@ def demo_tasks() -> list[SimulatedTask]:
         ),
         SimulatedTask(
             "Reload archive (switched off)",
-            id="6d2e8f1b-c7a0-4b95-a9d3-04f5e6b7c812",
+            id=_ARCHIVE,
             app_id="a9c0e3f6-7d41-4258-9b6e-5f1d8c2a0e47",
             app_name="Archive",
             enabled=False,
@@ -106,4 +109,6 @@ def demo_site(clock: Callable[[], int] = time.time_ns) -> Site:
     site = Site(clock=clock)
     for task in demo_tasks():
         site.add_task(task)
+    # The task is disabled: the chain is to be seen, and starts nothing.
+    site.add_chain(SimulatedChain("After maintenance", _ARCHIVE, ((_MAINTENANCE, Status.SUCCESS),)))
     return site

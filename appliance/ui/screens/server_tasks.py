@@ -213,9 +213,11 @@ class ServerTasksScreen(Page):
         self.action_open()
 
     def action_run_task(self) -> None:
-        """Start the chosen task."""
+        """Start the chosen task; where there is none, pick one."""
         if self._current is not None:
             self.host.actions.start_task(self._current.task)
+        else:
+            self.host.actions.run_task()
 
     def action_stop_run(self) -> None:
         """Stop its run, or take back a request that waits."""

@@ -22,6 +22,8 @@ _LONGEST = 300
 _FOLLOWERS = 20
 _WAITS = 5
 _CHAIN_ROWS = 200
+_HELD_AS = {"rule": "trigger", "outcome": "trigger", "timer": "timer"}
+"""The kinds of holds that hold what starts a task."""
 TABLE = Table(
     Column("", 1),
     Column("TASK", 18, 32, 70, key="name"),
@@ -211,11 +213,12 @@ def in_the_way(
         found.append("[allow] of the configuration does not have it: a start is rejected.")
     if hold is not None:
         found.append(f"It is held {held_text(hold, now_ns)}.")
-    found += [
-        f"Everything is held {held_text(one, now_ns)}."
-        for one in snapshot.holds
-        if one.kind == "everything"
-    ]
+    starting = {(_HELD_AS.get(one.kind, ""), one.name) for one in item.starters}
+    for one in snapshot.holds:
+        if one.kind == "everything":
+            found.append(f"Everything is held {held_text(one, now_ns)}.")
+        elif (one.kind, one.name) in starting:
+            found.append(f"Its {one.kind} {one.name} is held {held_text(one, now_ns)}.")
     if snapshot.qlik.is_away:
         found.append("The Qlik server does not answer: starts wait until it does.")
     is_open = execution is not None and not execution.state.is_final
