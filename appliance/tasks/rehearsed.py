@@ -6,12 +6,12 @@ Not for: deciding what would have happened (rehearsal.py), reading what did (pas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from appliance.model import ExecutionState
-from appliance.tasks.past import Past
+from appliance.tasks.past import Past, PastRun
 
 HOUR_NS = 3600 * 10**9
 MOST_NAMES = 10_000
@@ -93,6 +93,10 @@ class Tally(msgspec.Struct):
 def really(past: Past, since_ns: int, until_ns: int, *, today_ns: int = 0) -> Tally:
     """What messages led to in a stretch of time, as ``tasks.db`` has it."""
     tally = Tally(today_ns)
+    times: dict[int, dict[int, int]] = {}
+    """By execution and message: when the message was answered by it."""
+    for answer in past.answers:
+        times.setdefault(answer.execution, {}).setdefault(answer.seq, answer.at_ns)
     for run in past.runs:
         if run.kind != "message" or not since_ns <= run.requested_ns < until_ns:
             continue
@@ -103,7 +107,8 @@ def really(past: Past, since_ns: int, until_ns: int, *, today_ns: int = 0) -> Ta
             tally.count(_ENDS[run.state], run.rule, task, run.requested_ns)
             tally.because(run.rule, run.label or run.state.value, run.reason, run.seq)
         if run.merged and not run.answered_by:
-            tally.count("merged", run.rule, task, run.requested_ns, run.merged)
+            for at_ns, count in _merges(run, times.get(run.id, {})):
+                tally.count("merged", run.rule, task, at_ns, count)
     for answer in past.answers:
         if answer.execution:
             continue
@@ -111,6 +116,14 @@ def really(past: Past, since_ns: int, until_ns: int, *, today_ns: int = 0) -> Ta
         tally.count("rejected" if is_rejected else "skipped", "", "", answer.at_ns)
         tally.because("", answer.label, "", answer.seq)
     return tally
+
+
+def _merges(run: PastRun, answered: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """When requests were merged into an execution, and how many; else at its own time."""
+    others = [at_ns for seq, at_ns in answered.items() if seq != run.seq][-run.merged :]
+    yield from ((at_ns, 1) for at_ns in others)
+    if left := run.merged - len(others):
+        yield run.requested_ns, left
 
 
 _ENDS = {

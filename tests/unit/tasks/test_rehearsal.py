@@ -40,6 +40,10 @@ def starts(tally):
     return {pair: one.starts for pair, one in tally.pairs.items() if one.starts}
 
 
+def by_hour(tally, word):
+    return {hour: getattr(one, word) for hour, one in tally.hours.items() if getattr(one, word)}
+
+
 EVENTS = st.lists(
     st.tuples(
         st.integers(1, 400),  # seconds since the one before
@@ -113,9 +117,8 @@ def test_what_was_rehearsed_is_what_happened(
     would = rehearsal.tally
     assert starts(would) == starts(real), (starts(would), starts(real))
     assert would.total == real.total, (would, real)
-    assert {hour: one.starts for hour, one in would.hours.items() if one.starts} == {
-        hour: one.starts for hour, one in real.hours.items() if one.starts
-    }
+    for word in "starts", "merged", "rejected":
+        assert by_hour(would, word) == by_hour(real, word)
     assert Count({r.label: r.count for r in would.reasons.values()}).keys() == {
         r.label for r in real.reasons.values()
     }
