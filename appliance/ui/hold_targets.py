@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from appliance.engine_api import HoldState
+from appliance.engine_api import HoldState, ServerTask
 from appliance.model import APP, Execution
 from appliance.ui.text import printable
 
@@ -26,6 +26,11 @@ class Target(NamedTuple):
         return printable(f"{self.kind} {self.title or self.name}".rstrip())
 
 
+STARTERS = {"rule": "trigger", "outcome": "trigger", "timer": "timer"}
+"""What can be held of the things that start a task: their kinds, and the kinds of their holds."""
+
+_MOST = 20
+
 EVERYTHING = Target("everything")
 """Can be held on every page."""
 
@@ -43,6 +48,16 @@ def of_execution(execution: Execution) -> list[Target]:
     elif cause.kind == "timer" and cause.rule:
         found.append(Target("timer", cause.rule))
     return found
+
+
+def of_server_task(item: ServerTask) -> list[Target]:
+    """A task of the server, then the rules and timers that start it, some at most."""
+    if item.task.id.startswith(APP):
+        return []
+    found = [Target("task", item.task.id, item.task.name)]
+    starting = ((STARTERS.get(one.kind), one.name) for one in item.starters)
+    found += [Target(kind, name) for kind, name in dict.fromkeys(starting) if kind is not None]
+    return found[:_MOST]
 
 
 def of_hold(hold: HoldState) -> Target:

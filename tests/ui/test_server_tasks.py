@@ -179,6 +179,18 @@ async def test_start_stop_message_and_copy_act_on_the_chosen_task():
         await told(pilot, "knows no run")
 
 
+async def test_what_can_be_held_of_a_task_is_itself_and_what_starts_it():
+    engine = story()
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await shown(pilot)
+        await pilot.press("home", "down", "H")
+        assert "task Nightly sync" in await until(pilot, "something else (1/4)")
+        await pilot.press("down")
+        assert "timer nightly-sync" in await settle(pilot)
+        await pilot.press("escape", "enter", "H")
+        await until(pilot, "something else (1/4)")
+
+
 async def test_rows_follow_an_execution_before_the_next_answer():
     engine = story()
     async with app_for(engine).run_test(size=NARROW) as pilot:

@@ -12,7 +12,8 @@ from textual.widget import Widget
 from appliance.engine_api import ServerTask, Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Execution
-from appliance.ui import keys, task_list
+from appliance.ui import hold_targets, keys, task_list
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
@@ -89,6 +90,9 @@ class ServerTaskScreen(Page):
                 *execution_view.plot(self._runs, cells, _PLOT_ROWS),
             ]
         )
+
+    def hold_targets(self) -> Sequence[Target]:
+        return hold_targets.of_server_task(self._item)
 
     # --- what keys do --------------------------------------------------------------------------
 

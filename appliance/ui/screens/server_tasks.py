@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from textual.widget import Widget
 
 from appliance.engine_api import HoldState, ServerTask, Snapshot
-from appliance.ui import formats, keys, task_list
+from appliance.ui import formats, hold_targets, keys, task_list
 from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens import copy_menu
@@ -176,10 +176,7 @@ class ServerTasksScreen(Page):
         return None if row is None else row.item
 
     def hold_targets(self) -> Sequence[Target]:
-        if self._current is None:
-            return ()
-        task = self._current.task
-        return (Target("task", task.id, task.name),)
+        return () if self._current is None else hold_targets.of_server_task(self._current)
 
     # --- what keys do --------------------------------------------------------------------------
 

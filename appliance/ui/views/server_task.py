@@ -12,6 +12,7 @@ from appliance.model import Execution, TaskKind
 from appliance.problems import held_text
 from appliance.ui import formats, starter_text, symbols
 from appliance.ui.columns import Cell, Column, Table
+from appliance.ui.hold_targets import STARTERS
 from appliance.ui.lines import Line, cut_line, join
 from appliance.ui.task_list import Row
 from appliance.ui.text import cut, first_line, printable, words_in
@@ -22,8 +23,6 @@ _LONGEST = 300
 _FOLLOWERS = 20
 _WAITS = 5
 _CHAIN_ROWS = 200
-_HELD_AS = {"rule": "trigger", "outcome": "trigger", "timer": "timer"}
-"""The kinds of holds that hold what starts a task."""
 TABLE = Table(
     Column("", 1),
     Column("TASK", 18, 32, 70, key="name"),
@@ -213,7 +212,7 @@ def in_the_way(
         found.append("[allow] of the configuration does not have it: a start is rejected.")
     if hold is not None:
         found.append(f"It is held {held_text(hold, now_ns)}.")
-    starting = {(_HELD_AS.get(one.kind, ""), one.name) for one in item.starters}
+    starting = {(STARTERS.get(one.kind, ""), one.name) for one in item.starters}
     for one in snapshot.holds:
         if one.kind == "everything":
             found.append(f"Everything is held {held_text(one, now_ns)}.")
