@@ -84,7 +84,10 @@ def test_a_terminal_reads_the_journal(running, attach):
     assert engine.message(10**9) is None
     assert [one.seq for one in engine.history(last.seq + 1, 2)] == [last.seq - 1, last.seq]
     assert engine.seq_at(last.received_ns) <= last.seq
-    assert engine.tasks()
+    tasks = engine.server_tasks()
+    assert [one.task for one in tasks.tasks] == list(engine.tasks())
+    assert tasks.any_task == ("qliksense/start_task",)
+    assert {each.kind for one in tasks.tasks for each in one.starters} == {"schedule", "chain"}
     assert list(engine.executions(1 << 62, 10, "no such task")) == []
 
 
