@@ -178,8 +178,7 @@ class ApplianceApp(App[UiEnd]):
             self.say(self._greeting, bad=True)
         wrong = keys.unknown(self.settings.keys)
         if wrong:
-            known = ", ".join(key.name for key in keys.TABLE)
-            self.say(f"[ui.keys] has no {', '.join(wrong)}; there are: {known}", bad=True)
+            self.say(f"[ui.keys] has no {keys.advice(wrong)}", bad=True)
 
     async def on_event(self, event: Event) -> None:
         if isinstance(event, InputEvent) and not (self.is_running and self.screen_stack):

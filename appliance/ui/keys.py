@@ -5,7 +5,8 @@ Not for: doing an action; that is a method ``action_<name>`` of the page, the li
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from textual.binding import Binding, BindingType
@@ -40,6 +41,9 @@ FRESHNESS = "Freshness"
 SERVER_TASK = "Task of the server"
 SEARCH = "Search"
 VALUES = "Values"
+
+
+_MAX_SAID = 5
 
 
 class Key(NamedTuple):
@@ -259,3 +263,14 @@ def unknown(chosen: Iterable[str]) -> list[str]:
     """Names that the table does not have."""
     known = {key.name for key in TABLE}
     return [name for name in chosen if name not in known]
+
+
+def advice(wrong: Sequence[str]) -> str:
+    """The unknown names, each with the one that may be meant, for a note on the screen."""
+    known = [key.name for key in TABLE]
+    said = []
+    for name in wrong[:_MAX_SAID]:
+        near = get_close_matches(name, known, n=1)
+        said.append(f"{name} (did you mean {near[0]}?)" if near else name)
+    more = f" and {len(wrong) - _MAX_SAID} more" if len(wrong) > _MAX_SAID else ""
+    return f"{', '.join(said)}{more}; docs/operating.md lists the names."

@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 import test_snapshots
@@ -40,6 +42,12 @@ def help_of(page, cells=WIDE_CELLS, chosen=None):
 
 def text_of(lines):
     return "\n".join("".join(text for text, _ in line) for line in lines)
+
+
+def test_every_name_that_may_stand_in_the_configuration_is_documented():
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text("utf-8")
+    listed = page.partition("The names of actions are ")[2].partition(".\n")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == {key.name for key in keys.TABLE}
 
 
 @pytest.mark.parametrize("key", keys.TABLE, ids=lambda key: key.name)

@@ -579,7 +579,7 @@ async def test_an_unknown_name_in_the_keys_is_said():
     """A typing error in [ui.keys] does not go unnoticed."""
     app = app_for(story(), keys={"pauze": ("f6",)})
     async with app.run_test(size=NARROW, notifications=True) as pilot:
-        await until(pilot, "has no pauze")
+        await until(pilot, "did you mean pause?")
 
 
 async def test_the_mouse():
@@ -593,7 +593,8 @@ async def test_the_mouse():
         await pilot.click("#messages", offset=(20, 5), times=2)
         assert "What it led to" in await until(pilot, "What it led to")
         await pilot.press("escape")
-        await pilot.click("#tabs", offset=(24, 0))
+        tabs = (await settle(pilot)).split("\n")[1]
+        await pilot.click("#tabs", offset=(tabs.index(" 3") + 1, 0))
         assert "[3]Tasks" in await settle(pilot)
 
 
