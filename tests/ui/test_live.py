@@ -579,7 +579,7 @@ async def test_an_unknown_name_in_the_keys_is_said():
     """A typing error in [ui.keys] does not go unnoticed."""
     app = app_for(story(), keys={"pauze": ("f6",)})
     async with app.run_test(size=NARROW, notifications=True) as pilot:
-        await until(pilot, "did you mean pause?")
+        await until(pilot, "has no pauze (did you")
 
 
 async def test_the_mouse():
