@@ -257,6 +257,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_holds(add)
     _add_freshness(add)
     _add_attach(add)
+    _add_web(add)
     _add_export(add)
     _add_replay_and_stats(add)
     _add_tasks_and_selftest(add)
@@ -554,7 +555,7 @@ def _add_start(add: _Add) -> None:
     parser.add_argument("--timeout", metavar="TIME",
                         help='how long at most, e.g. "2h" (default: for ever)')  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs: the outcome as JSON")
-    parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
+    parser.add_argument("--host", help="where it runs (default: as configured, or here)")
     _connection_options(parser)
     parser.add_argument("-c", "--config", metavar="FILE",
                         help="a configuration whose first listener it is (default: config.toml in "
@@ -696,6 +697,41 @@ def _add_attach(add: _Add) -> None:
     parser.add_argument("host", metavar="HOST", nargs="?",
                         help="where it runs (default: as configured, or here)")  # fmt: skip
     _connection_options(parser)
+    _timeout_option(parser)
+    parser.add_argument("-c", "--config", metavar="FILE",
+                        help="a configuration whose first listener it is (default: config.toml in "
+                        "the current folder, if there is one)")  # fmt: skip
+
+
+def _add_web(add: _Add) -> None:
+    parser = add(
+        "web",
+        "the terminal UI in a browser",
+        "Serve the terminal UI of an appliance that runs already to browsers. Each signs in as a "
+        "user of the broker and gets a terminal of its own, as with attach. Beyond this machine it "
+        'needs a certificate. Needs the extra "web".',
+        "  appliance web                                 on http://127.0.0.1:8088/\n"
+        "  appliance web -c /etc/appliance/config.toml --bind 0.0.0.0:8443 \\\n"
+        "      --server-cert server.pem --server-key key.pem --hosts plant7.example.com",
+    )
+    parser.add_argument("host", metavar="HOST", nargs="?",
+                        help="where it runs (default: as configured, or here)")  # fmt: skip
+    parser.add_argument("--bind", metavar="ADDRESS:PORT", default="127.0.0.1:8088",
+                        help="where browsers connect (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--server-cert", metavar="FILE", help="the certificate that browsers see")
+    parser.add_argument("--server-key", metavar="FILE", help="its private key")
+    parser.add_argument("--hosts", metavar="NAME", action="append", default=[],
+                        help="a name that browsers may ask for, beside addresses, localhost and "
+                             "this machine's own; * for any characters; several times")  # fmt: skip
+    parser.add_argument("--sessions", metavar="NUMBER", type=int, default=8,
+                        help="people at one time (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--idle", metavar="TIME", default="1h",
+                        help="ends a session without a key (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--port", type=int, help="the appliance's (default: 1883, with TLS 8883)")
+    parser.add_argument("--tls", action="store_true", help="speak TLS with the appliance")
+    parser.add_argument("--ca-file", metavar="FILE", help="the authority that signed the broker's")
+    parser.add_argument("--certfile", metavar="FILE", help="a client certificate")
+    parser.add_argument("--keyfile", metavar="FILE", help="its private key")
     _timeout_option(parser)
     parser.add_argument("-c", "--config", metavar="FILE",
                         help="a configuration whose first listener it is (default: config.toml in "

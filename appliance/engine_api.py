@@ -602,6 +602,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The oldest of the starts that wait longer than they should, the oldest first."""
     waiting_long_count: int = 0
     """How many there are; ``waiting_long`` is bounded."""
+    users: int = 0
+    """How many users the users file has; with none, whoever reaches the broker from its machine is
+    an operator."""
     setup: Setup | None = None
     """Given at the first run."""
     data: Health | None = None

@@ -180,6 +180,7 @@ class View(Engine):
             bites=appliance.bites.states(),
             waiting_long=waiting,
             waiting_long_count=waiting_count,
+            users=appliance.users_known,
             setup=self._setup() if appliance.is_first_run else None,
             data=appliance.losses.health,
             waits=appliance.tasks.waits(),

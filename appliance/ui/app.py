@@ -428,6 +428,11 @@ class ApplianceApp(App[UiEnd]):
 
     def export(self, what: str, items: Sequence[object]) -> None:
         """Write rows to a file in the data directory."""
+        if self.settings.in_browser:
+            self.say(
+                "A browser gets no files. In a terminal, appliance export writes them.", bad=True
+            )
+            return
         from appliance.ui import export  # noqa: PLC0415 - see show_info
 
         folder = self.settings.exports or Path(self.snapshot.data_dir or ".") / "exports"

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from textual.driver import Driver
+
 from appliance.engine_api import Engine
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.settings import UiSettings
@@ -55,13 +57,19 @@ def run_ui(
         monotonic_s: the clock that the failures are counted with, in seconds.
         sleep: waits for so many seconds.
     """
+    driver: type[Driver] = NonBlockingDriver
+    in_browser = settings is not None and settings.in_browser
+    if in_browser:
+        from appliance.ui.browser_driver import BrowserDriver  # noqa: PLC0415 - rarely needed
+
+        driver = BrowserDriver
     failed_s: deque[float] = deque(maxlen=_MANY)
     while True:
         app = ApplianceApp(
             engine.running(),
             settings,
             clock_ns,
-            driver_class=NonBlockingDriver,
+            driver_class=driver,
             when_painted=when_painted,
             greeting=_BACK if failed_s else "",
         )
@@ -69,6 +77,8 @@ def run_ui(
             end = _run(app)
         if end is not None:
             return end
+        if in_browser:  # its other end has gone; and whoever is there can open another one
+            return UiEnd.HANGUP
         if engine.snapshot().stopping:
             return UiEnd.STOPPING
         if when_painted is not None:

@@ -31,6 +31,8 @@ class UiSettings(msgspec.Struct, frozen=True):
     theme: str = ""
     remember: Path | None = None
     exports: Path | None = None
+    in_browser: bool = False
+    """Whether a browser draws the UI, so that its person has none of the files that it writes."""
 
 
 class Remembered(msgspec.Struct):
