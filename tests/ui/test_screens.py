@@ -321,6 +321,17 @@ class TestLiveActs:
             await pilot.press("e")
             await until(pilot, "be written")
 
+    async def test_a_browser_gets_no_files(self, tmp_path):
+        """They would be on another machine than the person; it is said what to do instead."""
+        engine = story()
+        engine.changes["data_dir"] = str(tmp_path)
+        app = app_for(engine, in_browser=True)
+        async with app.run_test(size=NARROW, notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press("e")
+            await until(pilot, "appliance export")
+        assert not list(tmp_path.iterdir())
+
     async def test_copying(self):
         """c takes the payload, C the topic."""
         app = app_for(story())
