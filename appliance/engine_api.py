@@ -7,6 +7,7 @@ terminal. The UI polls; nothing is pushed to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -23,6 +24,7 @@ HELD = "Held "
 """What the reason of a request begins with that waits for the end of a hold."""
 
 
+_MADE_UP = re.compile(r"terminal-[a-z]+-(.+)-[0-9a-f]{8}", re.DOTALL)
 NOBODY = "somebody"
 """An operator without a user name: without a users file, every user of the machine is one."""
 HOLD_KINDS = ("everything", "task", "trigger", "timer", "client")
@@ -715,15 +717,18 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def who(by: str) -> str:
-    """An operator in short: the user's name, or the terminal's where nobody signed in.
+    """An operator in short: the user's name, or who the terminal's is where nobody signed in.
 
     ``by`` is what the log and the journal name, for example
-    ``"ann (terminal terminal-1f0c at 10.0.4.2:50122)"``.
+    ``"ann (terminal terminal-1f0c at 10.0.4.2:50122)"``. Without a user's name, the client id that
+    a command makes up has the name of the machine's user.
     """
     name, _, terminal = by.partition(" (terminal ")
     if name != NOBODY or not terminal:
         return name
-    return terminal.rpartition(" at ")[0] or by
+    client_id = terminal.rpartition(" at ")[0] or by
+    made_up = _MADE_UP.fullmatch(client_id)
+    return made_up[1] if made_up else client_id
 
 
 def wait_name(execution: Execution) -> str:

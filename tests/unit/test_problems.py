@@ -251,6 +251,8 @@ def test_a_hold_says_until_when_by_whom_why_and_what_waits() -> None:
     [
         ("ann (terminal t-1 at 10.0.4.2:50122)", "ann"),
         ("somebody (terminal hold at-ann-1f at 10.0.4.2:50122)", "hold at-ann-1f"),
+        ("somebody (terminal terminal-hold-ann-b-0a1b2c3d at 127.0.0.1:50122)", "ann-b"),
+        ("somebody (terminal terminal-0a1b2c3d at 127.0.0.1:50122)", "terminal-0a1b2c3d"),
         ("terminal", "terminal"),
         ("somebody", "somebody"),
     ],
