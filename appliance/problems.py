@@ -165,31 +165,41 @@ def parts(snapshot: Snapshot) -> list[Part]:
 
 
 def acknowledged(snapshot: Snapshot) -> list[Acknowledgement]:
-    """What operators have acknowledged and what still stands, the newest first.
-
-    A loss of a start is listed for a week: acknowledged, it leaves nothing that stands.
-    """
+    """What operators have acknowledged and what still stands, the newest first."""
     standing = standing_in(snapshot)
-    named = {one.task_id for one in snapshot.failing}
-    oldest_ns = snapshot.taken_ns - int(KEPT_S * 1e9)
-    return [
-        one
-        for one in snapshot.acknowledged
-        if (one.kind, one.name, one.occurrence) in standing
-        or (one.kind == LOSS and one.at_ns > oldest_ns)
-        # The list of failing tasks is bounded, with the acknowledged ones at its end.
-        or (one.kind == "task" and one.name not in named and _has_more(snapshot))
-    ]
+    return [one for one in snapshot.acknowledged if may_stand(one, standing, snapshot)]
+
+
+def may_stand(one: Acknowledgement, standing: Container[Identity], snapshot: Snapshot) -> bool:
+    """Whether the problem that an operator acknowledged is still there, as far as is known.
+
+    A loss of a start leaves nothing that stands once it is acknowledged: it counts for a week. The
+    lists of failing and late tasks are bounded, so a task that is not named may be beyond.
+    """
+    if (one.kind, one.name, one.occurrence) in standing:
+        return True
+    if one.kind == LOSS:
+        return snapshot.taken_ns - one.at_ns < int(KEPT_S * 1e9)
+    if one.kind == "task":
+        named = {task.task_id for task in snapshot.failing}
+        return one.name not in named and snapshot.failing_count > len(named)
+    if one.kind == "stale":
+        late = {task.task_id or task.name for task in snapshot.stale if task.is_late}
+        return one.name not in late and snapshot.late_count > len(late)
+    return False
+
+
+def acknowledgement_text(one: Acknowledgement) -> str:
+    """``acknowledged by ann at 2026-11-30 06:51:07 UTC, ticket 4711: Reload HR failed: ...``."""
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one.at_ns // 10**9))
+    note = f", {one.note}" if one.note else ""
+    return f"acknowledged by {one.by} at {at} UTC{note}: {one.text}"
 
 
 def standing_in(snapshot: Snapshot) -> set[Identity]:
     """Every problem that can be acknowledged, whether it is or not."""
     found = problems(msgspec.structs.replace(snapshot, acknowledged=(), failing_acknowledged=0))
     return {one.identity for one in found if one.kind}
-
-
-def _has_more(snapshot: Snapshot) -> bool:
-    return snapshot.failing_count > len(snapshot.failing)
 
 
 def _headline(what: str, recorder: RecorderState) -> str:
@@ -405,9 +415,9 @@ def _late(snapshot: Snapshot, known: Container[Identity]) -> Part:
     """The tasks whose data is later than a rule wants it, and that nobody has acknowledged."""
     found = [_lateness(one, snapshot.taken_ns) for one in snapshot.stale if one.is_late]
     shown = [one for one in found if one.identity not in known]
-    if not shown:
-        return Part("late data", "ok")
     count = max(snapshot.late_count - (len(found) - len(shown)), len(shown))
+    if not count:
+        return Part("late data", "ok")
     text = _joined([one.headline for one in shown[:MAX_IN_TEXT]], count)
     if (more := count - len(shown)) > 0:
         words = f"{more} further tasks are late"

@@ -24,6 +24,10 @@ edition = "simulated"
 [[trigger]]
 topic = "qliksense/start_task"
 task = "payload"
+[[timer]]
+name = "press"
+silence = "1h"
+topic = "plant/press7"
 [[recorder]]
 topic = "#"
 path = "all.jsonl"

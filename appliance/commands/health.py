@@ -76,4 +76,5 @@ def _text(found: Report, now: int) -> str:
     for part in found.parts:
         text = f"  {escape(part.text)}" if part.text else ""
         lines.append(f"  {part.level:<5}{escape(part.name)}{text}")
+    lines += [f"  {escape(text)}" for text in found.acknowledged]
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from appliance.engine.losses import Losses
 from appliance.engine_api import Acknowledgement, Snapshot
 from appliance.errors import NotNotedError, UnavailableError, UsageError
-from appliance.problems import KEPT_S, LOSS, Identity, Problem, problems, standing_in
+from appliance.problems import LOSS, Identity, Problem, may_stand, problems, standing_in
 from appliance.tasks.acknowledgements import Acknowledgements
 
 logger = logging.getLogger("appliance.operator")
@@ -100,15 +100,15 @@ class Attention:
         if not kept:
             return
         snapshot = self._snapshot()
-        standing = standing_in(snapshot)
-        failing = self._failing().items()
-        standing.update(("task", task_id, str(execution)) for task_id, execution in failing)
-        oldest_ns = snapshot.taken_ns - int(KEPT_S * 1e9)
-        gone = {
-            (one.kind, one.name, one.occurrence)
-            for one in kept
-            if not (one.kind == LOSS and one.at_ns > oldest_ns)
-        } - standing
+        standing, failing = standing_in(snapshot), self._failing()
+        gone = set()
+        for one in kept:
+            if one.kind == "task":  # all of them are known here
+                stands = str(failing.get(one.name)) == one.occurrence
+            else:
+                stands = may_stand(one, standing, snapshot)
+            if not stands:
+                gone.add((one.kind, one.name, one.occurrence))
         # Twice, since a bridge is not there for a moment while its configuration changes.
         if certain := gone & self._gone:
             self._kept.forget([(kind, name) for kind, name, _ in certain])

@@ -740,8 +740,12 @@ class Appliance:
                 await asyncio.to_thread(self._forget_acknowledged)
 
     def _forget_acknowledged(self) -> None:
-        with contextlib.suppress(ClosedError):
+        try:
             self.attention.forget_gone()
+        except ClosedError:
+            pass
+        except Exception:
+            logger.exception("acknowledgements could not be looked through")
 
     def _hold_publishers(self, is_held: bool) -> None:
         self.door.hold(is_held)

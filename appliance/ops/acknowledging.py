@@ -5,12 +5,10 @@ Not for: the file that the request comes in (control_file.py), what is a problem
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from appliance.engine_api import Acknowledgement, Engine, Snapshot
+from appliance.engine_api import Engine, Snapshot
 from appliance.errors import ApplianceError
 from appliance.ops.control_file import Request
-from appliance.problems import Problem, acknowledged, problems
+from appliance.problems import Problem, acknowledged, acknowledgement_text, problems
 
 _NO_NAME = "appliance acknowledge"
 
@@ -59,14 +57,8 @@ def take_back(engine: Engine, request: Request) -> tuple[bool, list[str]]:
 def listed(snapshot: Snapshot) -> list[str]:
     """What can be acknowledged, then what is, with who, when and why; a line each."""
     lines = [f"{_called(one)}: {one.text}" for one in problems(snapshot) if one.kind]
-    lines += [_line(one) for one in acknowledged(snapshot)]
+    lines += [acknowledgement_text(one) for one in acknowledged(snapshot)]
     return lines or ["nothing can be acknowledged, and nothing is"]
-
-
-def _line(one: Acknowledgement) -> str:
-    at = datetime.fromtimestamp(one.at_ns // 1_000_000_000, UTC)
-    note = f", {one.note}" if one.note else ""
-    return f"acknowledged by {one.by} at {at:%Y-%m-%d %H:%M:%S} UTC{note}: {one.text}"
 
 
 def _called(one: Problem) -> str:

@@ -19,11 +19,13 @@ import msgspec
 
 from appliance.clock import since_boot_ns
 from appliance.engine_api import Snapshot
-from appliance.problems import parts
+from appliance.problems import acknowledged, acknowledgement_text, parts
 from appliance.storage import files
 
 FILE_NAME = "health.json"
 WRITE_EVERY_S = 5
+MAX_ACKNOWLEDGED = 20
+"""Acknowledged problems in a report, the newest."""
 OLD_AFTER_S = 20.0
 """A report older than this is not trusted: three writes were missed."""
 
@@ -63,6 +65,8 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     log_level: str = ""
     since_boot_ns: int = 0
     """When it was made, by the time since the machine's start, which is never set."""
+    acknowledged: tuple[str, ...] = ()
+    """Problems that operators know, and that are left out for that: who, when, note and text."""
     is_accepting: bool = True
     """Whether messages are accepted, although ``status`` may be bad for a loss."""
 
@@ -94,6 +98,7 @@ def report(snapshot: Snapshot) -> Report:
         messages_out=snapshot.messages_out,
         clients=snapshot.clients_connected,
         since_boot_ns=since_boot_ns(),
+        acknowledged=tuple(map(acknowledgement_text, acknowledged(snapshot)[:MAX_ACKNOWLEDGED])),
     )
 
 

@@ -97,6 +97,20 @@ def test_whatever_is_known_hides_its_own_occurrence_and_nothing_else(data) -> No
     assert not acknowledged(replace(WELL, acknowledged=tuple(made)))
 
 
+def test_a_task_beyond_the_named_ones_may_still_stand() -> None:
+    """The lists of failing and late tasks are bounded, so what is not in them is not gone."""
+    for kind, beyond, none in (
+        ("task", {"failing_count": 2}, {"failing_count": 0}),
+        ("stale", {"late_count": 2}, {"late_count": 0}),
+    ):
+        made = (Acknowledgement(kind, "id-7", "7", "anna", NOW),)
+        assert acknowledged(replace(WELL, acknowledged=made, **beyond)) == list(made)
+        assert acknowledged(replace(WELL, acknowledged=made, **none)) == []
+    named = replace(WELL, failing=(failing(7, "Task"),), failing_count=2)
+    again = (Acknowledgement("task", "id-7", "6", "anna", NOW),)
+    assert acknowledged(replace(named, acknowledged=again)) == []
+
+
 def test_a_loss_of_a_start_is_listed_for_a_week_once_it_is_known() -> None:
     """It is kept apart, and is gone from there: what remains is who knew it."""
     snapshot = replace(WELL, data=Health("bad", "one is gone"))

@@ -31,7 +31,7 @@ class ProblemRows(Rows[view.Entry]):
 
     def key(self, item: view.Entry) -> Hashable:
         if isinstance(item, Problem):
-            return (item.place, item.headline)
+            return (item.kind, item.name) if item.kind else (item.place, item.headline)
         return ("known", item.kind, item.name) if isinstance(item, Acknowledgement) else item.name
 
     def line(self, item: view.Entry, cells: int) -> Line:

@@ -50,6 +50,7 @@ def test_what_is_acknowledged_survives_a_kill(tmp_path, monkeypatch, capfd) -> N
         appliance.start()
         until(lambda: call("health")[1].startswith("ok:"), "it is still known")
         assert "ok   timer press  acknowledged: no message on" in call("health")[1]
+        assert ", serviced till Friday: timer press: no message" in call("health")[1]
         listed = call("acknowledge", "--list")[1]
         assert listed.startswith("acknowledged by ")
         assert "by appliance acknowledge at " in listed

@@ -16,6 +16,7 @@ from appliance_process import QUICK, until
 from attached_appliance import PASSWORD, publish, target
 
 from appliance.counters import Counter
+from appliance.problems import acknowledged, problems
 from appliance.remote.client_engine import AttachedEngine
 from appliance.mqtt.client import Client
 from appliance.remote import client_engine, link, protocol
@@ -190,6 +191,25 @@ def test_an_operator_may_let_a_bridge_connect(running, attach):
     """The appliance answers for itself: it has no such bridge."""
     with pytest.raises(ApplianceError, match="no bridge plant"):
         attach(running, "admin").connect_bridge("plant", "")
+
+
+def test_an_operator_acknowledges_an_alarm(running, attach):
+    """The act has the name of the user in the log and the journal; a viewer sees who and why."""
+    engine = attach(running, "admin", "desk-admin")
+    engine.fire_timer("press", "ignored")
+
+    def alarm():
+        return next((one for one in problems(engine.snapshot()) if one.kind == "alarm"), None)
+
+    made = engine.acknowledge_problem(*until(alarm, "the alarm").identity, "ticket 7", "ignored")
+    assert made.by.startswith("admin")
+    running.wait_for_line('"ask":"acknowledge_problem"')
+    seen = attach(running, "anna", "anna-seeing")
+    until(lambda: acknowledged(seen.snapshot()), "it is seen elsewhere")
+    assert acknowledged(seen.snapshot())[0].note == "ticket 7"
+    engine.unacknowledge_problem(made.kind, made.name, "ignored")
+    until(lambda: not seen.snapshot().acknowledged, "it is taken back")
+    publish(running, "plant/press7", b"on")
 
 
 def test_an_operator_starts_a_task_and_sees_its_outcome(running, attach):
