@@ -17,6 +17,10 @@ KIND = "acknowledgement"
 MAX_KEPT = 1000
 """Beyond it the oldest is forgotten: its problem is shown again."""
 
+_WHOLE, _CUT = 100, 60
+"""Acknowledgements that a snapshot has whole, and the characters of the texts of others: a snapshot
+goes to attached terminals, and a thousand texts would fill many frames."""
+
 _log = logging.getLogger(__name__)
 _decode = msgspec.msgpack.Decoder(Acknowledgement).decode
 
@@ -46,7 +50,7 @@ class Acknowledgements:
         self._list()
 
     def listed(self) -> tuple[Acknowledgement, ...]:
-        """All of them, the newest first."""
+        """All of them, the newest first; the texts of all but the newest hundred are cut."""
         return self._listed
 
     def note(self, acknowledgement: Acknowledgement) -> None:
@@ -98,12 +102,19 @@ class Acknowledgements:
         self._list()
 
     def _list(self) -> None:
-        self._listed = tuple(reversed(self._all.values()))
+        self._listed = tuple(
+            one if number < _WHOLE else _cut(one)
+            for number, one in enumerate(reversed(self._all.values()))
+        )
         self.tasks = {
             one.name: int(one.occurrence)
             for one in self._listed
             if one.kind == "task" and one.occurrence.isdecimal()
         }
+
+
+def _cut(one: Acknowledgement) -> Acknowledgement:
+    return msgspec.structs.replace(one, text=one.text[:_CUT], note=one.note[:_CUT])
 
 
 def _row(key: tuple[str, str]) -> tuple[str, str]:

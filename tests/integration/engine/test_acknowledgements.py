@@ -162,7 +162,9 @@ def test_damaged_and_surplus_rows_cost_no_start(life, tmp_path, caplog):
     with sqlite3.connect(tmp_path / "data" / "tasks.db") as database:
         rows = [(KIND, "task x", b"\xc1"), (KIND, "task y", msgspec.msgpack.encode({"kind": 7}))]
         for number in range(MAX_KEPT + 5):
-            one = msgspec.structs.replace(made, kind="gap", name=f"b{number}", at_ns=number)
+            one = msgspec.structs.replace(
+                made, kind="gap", name=f"b{number}", at_ns=number, text="t" * 500, note="n" * 500
+            )
             rows.append((KIND, f"gap b{number}", msgspec.msgpack.encode(one)))
         database.executemany("INSERT INTO kept VALUES (?, ?, ?)", rows)
     database.close()
@@ -171,7 +173,9 @@ def test_damaged_and_surplus_rows_cost_no_start(life, tmp_path, caplog):
         assert problems(view.snapshot()) == []
         view.unacknowledge_problem(made.kind, made.name, "anna")
         acknowledge(view)
-        assert len(view.snapshot().acknowledged) == MAX_KEPT
+        listed = view.snapshot().acknowledged
+        assert len(listed) == MAX_KEPT
+        assert len(msgspec.msgpack.encode(listed)) < 400_000
 
 
 def test_a_failed_task_is_a_problem_again_when_it_fails_again(tmp_path, monkeypatch):
