@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from appliance.engine_api import Acknowledgement, BridgeState, Snapshot, TimerState
 from appliance.model import Execution
-from appliance.problems import Place, Problem
+from appliance.problems import LOSS, Place, Problem
 from appliance.ui import hold_targets, keys
 from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
@@ -94,7 +94,8 @@ class ProblemsScreen(Page):
             return []
         line = says("open", "go there")
         if isinstance(entry, Acknowledgement):
-            return says("acknowledge_problem", "take it back")
+            is_gone = entry.kind == LOSS  # it was forgotten when it was acknowledged
+            return [] if is_gone else says("acknowledge_problem", "take it back")
         if isinstance(entry, Problem) and entry.held is not None:
             return line + says("hold", "release it, or change it")
         if isinstance(entry, Problem) and entry.kind:

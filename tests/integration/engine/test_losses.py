@@ -12,7 +12,9 @@ from appliance.config.reading import load
 from appliance.engine.losses import FILE_NAME, Losses
 from appliance.engine.service import Appliance
 from appliance.engine.view import View
+from appliance.errors import UsageError
 from appliance.ops import health
+from appliance.problems import acknowledged, problems
 
 CONFIG = """
 [service]
@@ -86,6 +88,35 @@ def test_a_journal_that_is_gone_is_said_until_it_is_acknowledged(life, tmp_path,
         assert "anna acknowledges: The journal ends at" in caplog.text
     with life() as one:
         assert View(one).snapshot().data is None
+
+
+def test_who_knew_of_a_loss_and_why_is_listed(life, tmp_path):
+    """As one problem among others, from a terminal, and as all losses, from the command line."""
+    with life() as one:
+        put(one, "1")
+        until_recorded(tmp_path, "1")
+    for number, acknowledge in enumerate(
+        (
+            lambda view, lost: view.acknowledge_problem(*lost.identity, "old copy", "anna"),
+            lambda view, _lost: view.acknowledge("anna", "old copy"),
+        ),
+        2,
+    ):
+        for each in (tmp_path / "data").glob("journal.db*"):
+            each.unlink()
+        with life() as one:
+            view = View(one)
+            (lost,) = problems(view.snapshot())
+            acknowledge(view, lost)
+            assert problems(view.snapshot()) == []
+            assert not health.report(view.snapshot()).is_bad
+            (known,) = acknowledged(view.snapshot())
+            assert (known.by, known.note) == ("anna", "old copy")
+            assert "The journal ends at message 0" in known.text
+            with pytest.raises(UsageError, match="not kept any more"):
+                view.unacknowledge_problem(known.kind, known.name, "anna")
+            put(one, str(number))
+            until_recorded(tmp_path, *"123"[:number])
 
 
 @pytest.mark.parametrize("name", ["journal.db", "tasks.db", "recorders.db"])
