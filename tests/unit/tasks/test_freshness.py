@@ -112,6 +112,9 @@ class FreshnessMachine(RuleBasedStateMachine):
     @rule()
     def killed(self) -> None:
         self.freshness = reopened(self.freshness, (self.now - START) / SECOND_NS)
+        # Runs of a task that no message has asked for are in memory only.
+        asked = {task for task, *_ in self.asks}
+        self.runs = [one for one in self.runs if one[0] in asked]
 
     @rule(seconds=st.integers(-500, 500))
     def clock_set(self, seconds: int) -> None:
