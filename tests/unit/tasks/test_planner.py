@@ -57,6 +57,7 @@ class Run(msgspec.Struct, eq=False):
     began_ns: int
     over: bool = False
     is_ours: bool = True
+    reload: ReloadOptions = ReloadOptions()
 
 
 class PlannerMachine(RuleBasedStateMachine):
@@ -73,6 +74,7 @@ class PlannerMachine(RuleBasedStateMachine):
         self.final: dict[int, Record] = {}
         self.disk: dict[int, bytes] = {}
         self.held: dict[str, bytes] = {}
+        self.fresh: dict[str, bytes] = {}
         self.starts: dict[str, list[tuple[int, Options]]] = {}
         self.options = {
             IDS[0]: PLAIN,
@@ -97,6 +99,10 @@ class PlannerMachine(RuleBasedStateMachine):
             self.held.pop(name, None)
             if row is not None:
                 self.held[name] = row
+        for (_, name), row in planner.book.freshness.take_changed().items():
+            self.fresh.pop(name, None)
+            if row is not None:
+                self.fresh[name] = row
         for number, record in changes.records.items():
             self.disk[number] = msgspec.msgpack.encode(record)
             if record.execution.state.is_final:
@@ -113,8 +119,11 @@ class PlannerMachine(RuleBasedStateMachine):
     def are_owned(self, owned: set[str]) -> bool:
         return owned == {run.id for run in self.runs}
 
-    def at_server(self, task: str, *, is_ours: bool = True) -> Run:
-        run = Run(f"run-{len(self.runs) + 1}", task, self.now, is_ours=is_ours)
+    def at_server(
+        self, task: str, *, is_ours: bool = True, reload: ReloadOptions = ReloadOptions()
+    ) -> Run:
+        number = len(self.runs) + 1
+        run = Run(f"run-{number}", task, self.now, is_ours=is_ours, reload=reload)
         self.runs.append(run)
         return run
 
@@ -204,7 +213,7 @@ class PlannerMachine(RuleBasedStateMachine):
         record, task = job.record, job.record.execution.task_id
         if answer in ("id", "lost"):
             self.starts.setdefault(task, []).append((self.now, record.options))
-            run = self.at_server(task)
+            run = self.at_server(task, reload=record.options.reload)
         if answer == "id":
             self.planner.started(record, run.id, self.now)
         elif answer == "down":
@@ -289,13 +298,14 @@ class PlannerMachine(RuleBasedStateMachine):
             task = job.record.execution.task_id
             if job.kind is JobKind.START and reached and not self.runs_now(task):
                 self.starts.setdefault(task, []).append((self.now, job.record.options))
-                self.at_server(task)
+                self.at_server(task, reload=job.record.options.reload)
         before = self.planner
         self.jobs = []
         self.planner = self.planner_of_kind()
         self.planner.book.next_id = before.book.next_id
         self.planner.histories.update(before.histories)
         assert not self.planner.dispatcher.load_holds(self.held)
+        assert not self.planner.book.freshness.load(self.fresh, self.now)
         records = [msgspec.msgpack.decode(row, type=Record) for row in self.disk.values()]
         for record in sorted(records, key=lambda one: one.id):
             if record.execution.execution_id:
@@ -389,6 +399,24 @@ class PlannerMachine(RuleBasedStateMachine):
         }
         assert in_flight == {job.record.id for job in self.jobs}
 
+    def covering(self, asked_ns: int, task: str, reload: ReloadOptions) -> bool:
+        """Whether any run that is over has loaded what a message of that time asked for."""
+        return any(
+            run.task == task
+            and run.over
+            and run.began_ns >= asked_ns
+            and (reload.partial or not run.reload.partial)
+            for run in self.runs
+        )
+
+    @invariant()
+    def what_no_run_has_covered_is_stale(self) -> None:
+        """Whatever was lost, found or merged: data that is not fresh is never said to be."""
+        stale = self.planner.book.freshness.stale
+        for asked_ns, _, task, options in self.asked:
+            if task and not self.covering(asked_ns, task, options.reload):
+                assert task in stale and stale[task].since_ns <= asked_ns
+
     def teardown(self) -> None:
         """Let everything come to its end, then compare what was asked with what ran."""
         for record in list(self.planner.open.values()):
@@ -415,7 +443,8 @@ class PlannerMachine(RuleBasedStateMachine):
                         self.planner.refused(job.record, "the task runs already", self.now)
                         continue
                     self.starts.setdefault(task, []).append((self.now, job.record.options))
-                    self.planner.started(job.record, self.at_server(task).id, self.now)
+                    run = self.at_server(task, reload=job.record.options.reload)
+                    self.planner.started(job.record, run.id, self.now)
             for run in self.runs:
                 run.over = True
             self.poll()
@@ -428,6 +457,7 @@ class PlannerMachine(RuleBasedStateMachine):
                 assert run not in owners, "one run, two executions"
                 owners[run] = number
         assert self.are_owned(set(owners)), "a run without a request"
+        self.check_fresh()
         began = {run.id: run.began_ns for run in self.runs}
         for asked_ns, number, _task, _options in self.asked:
             while number in self.merged_into:
@@ -443,6 +473,18 @@ class PlannerMachine(RuleBasedStateMachine):
                     ExecutionState.ABORTED,
                 )
 
+    def check_fresh(self) -> None:
+        """All runs are over and known: what they cover is fresh."""
+        waiting = {
+            (task, asked_ns)
+            for asked_ns, _, task, options in self.asked
+            if task and not self.covering(asked_ns, task, options.reload)
+        }
+        stale = self.planner.book.freshness.stale
+        for task in {task for _, _, task, _ in self.asked if task}:
+            since = min((at for of, at in waiting if of == task), default=None)
+            assert (None if task not in stale else stale[task].since_ns) == since
+
 
 class SharedServerMachine(PlannerMachine):
     """The same with others that start tasks on the server, and with its clock in doubt.
@@ -454,6 +496,9 @@ class SharedServerMachine(PlannerMachine):
         planner = make()
         planner.dispatcher.has_others = True
         return planner
+
+    def check_fresh(self) -> None:
+        """Nothing to check: the planner is not told of every run of others here."""
 
     def are_owned(self, owned: set[str]) -> bool:
         """Of two runs since a call without an answer, the other one is told as one of others."""
