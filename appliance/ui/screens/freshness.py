@@ -103,8 +103,10 @@ class FreshnessScreen(Page):
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         self._ask(now_ns)
         rows, cells, utc = self.rows, self.size.width, self.host.remembered.utc
-        rows.now_ns = now_ns
-        rows.refresh()
+        second = now_ns // formats.SECOND_NS
+        if rows.now_ns // formats.SECOND_NS != second:
+            rows.now_ns = now_ns  # the ages have whole seconds
+            rows.refresh()
         tasks = self._tasks or ()
         title = view.title(tasks, snapshot.freshness_since_ns, now_ns, utc=utc)
         if self._trouble:
@@ -125,8 +127,10 @@ class FreshnessScreen(Page):
         below: Line = [("below: for how long its data was stale", "dim")]
         pane.show([rule([(printable(one.name), "head")], cells, below), *lines])
         self._ask_day(one, now_ns)
+        if one.task_id != self._day[0]:
+            return  # Each drawing takes a while, and the answer comes at once.
         until_ns = now_ns // _CURVE_NS * _CURVE_NS
-        day = self._day[1] if self._day[0] == one.task_id else ()
+        day = self._day[1]
         curve = view.curve(day, one.stale_since_ns, until_ns, one.name)
         limit_s = one.fresh_within_s
         plot.plot(
@@ -136,7 +140,7 @@ class FreshnessScreen(Page):
             utc=utc,
             levels=[] if limit_s is None else [Level(limit_s)],
             from_zero=True,
-            text_of=lambda seconds: formats.age(seconds) if seconds >= 1 else "0",
+            text_of=_axis_text,
         )
 
     def _ask(self, now_ns: int) -> None:
@@ -249,6 +253,10 @@ class FreshnessScreen(Page):
     def action_copy(self) -> None:
         if (one := self.rows.current) is not None:
             self.host.copy(one.task_id or one.name, "the task's id")
+
+
+def _axis_text(seconds: float) -> str:
+    return formats.age(seconds) if seconds >= 1 else "0"
 
 
 def _takes(wanted: Filter, one: TaskFreshness) -> bool:
