@@ -64,6 +64,29 @@ async def test_from_a_task_to_its_message_and_its_executions():
         await until(pilot, "[3]Tasks")
 
 
+async def test_what_is_late_can_be_started_held_and_named():
+    """``t``, ``H`` and ``y`` act on the chosen task."""
+    engine = story()
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("7")
+        await until(pilot, "1 late")
+        await pilot.press("H")
+        assert "task Reload Sales" in await settle(pilot)
+        await pilot.press("escape")
+        await until(pilot, "app Sales")
+        await pilot.press("y")
+        await until(pilot, "the task by its name")
+        await pilot.press("escape")
+        await until(pilot, "app Sales")
+        await pilot.press("t")
+        await until(pilot, "Start Reload Sales now?")
+        await pilot.press("y")
+        await pilot.app.workers.wait_for_complete()
+    started = [call for call in engine.calls if call[0] == "start_task"]
+    assert started and started[0][1] == TASKS[0].id
+
+
 async def test_sorted_and_filtered():
     """By each column, by a word; the filter says how many it hides."""
     async with app_for(story()).run_test(size=NARROW) as pilot:

@@ -12,11 +12,14 @@ from textual.widget import Widget
 
 from appliance.engine_api import Snapshot, TaskFreshness
 from appliance.errors import ApplianceError
+from appliance.model import APP, Task
 from appliance.plot import Level
 from appliance.ui import formats, keys
 from appliance.ui.filters import Filter
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.plot import PlotPane
+from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.text import printable
@@ -62,7 +65,14 @@ class FreshnessRows(Rows[TaskFreshness]):
 class FreshnessScreen(Page):
     """What is late stands first."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.FRESHNESS, keys.SORTED, keys.ACTING)
+    SCOPES = (
+        keys.MOVE,
+        keys.LISTS,
+        keys.FRESHNESS,
+        keys.CONFIGURED,
+        keys.SORTED,
+        keys.ACTING,
+    )
     TAB = "freshness"
     FILTER_WORDS = ("text", "task")
     FILTERED = "of the tasks"
@@ -249,6 +259,24 @@ class FreshnessScreen(Page):
         """Compare with a schedule of another interval."""
         self._every = (self._every + 1) % len(view.INTERVALS_S)
         self.host.show_now()
+
+    def action_run_task(self) -> None:
+        """Start the chosen task."""
+        one = self.rows.current
+        if one is not None and one.task_id:
+            self.host.actions.start_task(Task(one.task_id, one.name))
+        else:
+            super().action_run_task()
+
+    def hold_targets(self) -> Sequence[Target]:
+        one = self.rows.current
+        is_task = one is not None and one.task_id and not one.task_id.startswith(APP)
+        return (Target("task", one.task_id, one.name),) if one is not None and is_task else ()
+
+    def action_copy_block(self) -> None:
+        """The ways in which a rule or timer can name the task."""
+        if (one := self.rows.current) is not None and one.task_id:
+            copy_menu.offer_selectors(self.host, one.task_id, one.name)
 
     def action_copy(self) -> None:
         if (one := self.rows.current) is not None:
