@@ -17,6 +17,7 @@ from appliance import plot
 from appliance.commands.replay import counted
 from appliance.log.sanitize import escape
 from appliance.model import Task
+from appliance.tasks.rehearsal import Unmet
 from appliance.tasks.rehearsed import HOUR_NS, Counts, Tally
 
 _NARROW = 80
@@ -37,6 +38,7 @@ class Rehearsed(msgspec.Struct):
     """When its first and its last message came; zeros if it has none."""
     rules: list[str]
     matched: dict[str, int]
+    unmet: dict[str, Unmet]
     would: Tally
     did: Tally | None
     """What really happened; ``None`` if there is no ``tasks.db``."""
@@ -185,8 +187,12 @@ def _really(did: Tally | None, pair: tuple[str, str]) -> str:
 
 def _why_nothing(found: Rehearsed, rule: str) -> str:
     met = found.matched.get(rule, 0)
+    if not met and (unmet := found.unmet.get(rule)) is not None:
+        came = f"{counted(unmet.count, 'message')} came on its topic and none met it"
+        number = f"message {unmet.seq}" if unmet.seq <= _LAST_NUMBER else "an outcome"
+        return f"{came}; {number}: {escape(unmet.why).rstrip('.')}"
     if not met:
-        return "no message met it"
+        return "no message came on its topic"
     counts = found.would.rules.get(rule, Counts())
     parts = [f"{getattr(counts, word):,} {word}" for word in _WORDS[1:] if getattr(counts, word)]
     return f"{counted(met, 'message')} met it; {', '.join(parts) or 'all still wait'}"
@@ -315,6 +321,7 @@ def body(found: Rehearsed) -> dict[str, Any]:
         "would": _tally(found.would),
         "really": None if found.did is None else _tally(found.did),
         "matched": found.matched,
+        "unmet": found.unmet,
     }
 
 

@@ -124,6 +124,7 @@ def _rehearse(
         journal=(began, ended),
         rules=[rule.name for rule in rehearsal.triggers.rules],
         matched=rehearsal.matched,
+        unmet=rehearsal.unmet,
         would=rehearsal.tally,
         did=really(happened, since_ns, until_ns, today_ns=today_ns) if path.exists() else None,
         known_since_ns=happened.known_since_ns,

@@ -58,22 +58,20 @@ SEEN_WITHIN_NS = 120 * SECOND_NS
 MAX_TRIES = 2
 """How often a message is tried that the appliance itself can't deal with."""
 
-_NO_SERVER = Rejection("no Qlik", "No Qlik server is configured: add a [qlik] table.")
-_REDELIVERY = Rejection(
+NO_SERVER = Rejection("no Qlik", "No Qlik server is configured: add a [qlik] table.")
+REDELIVERY = Rejection(
     "redelivery", "The same message again, from a client that got no answer.", harmless=True
 )
 
 
-_REPLAY = Rejection(
+REPLAY = Rejection(
     "replay",
     'It was sent by "appliance replay" without --start-tasks, so it starts nothing.',
     harmless=True,
 )
 
 
-_BEFORE_RULES = {
-    one.label: one.reason for one in (_NO_SERVER, _REDELIVERY, _REPLAY, INTERNAL_ERROR)
-}
+_BEFORE_RULES = {one.label: one.reason for one in (NO_SERVER, REDELIVERY, REPLAY, INTERNAL_ERROR)}
 """Reasons that hold before any rule has a say, by the labels of their answers."""
 
 
@@ -277,11 +275,11 @@ class JournalConsumer:
             return
         if self.redeliveries.is_redelivery(message):
             planner.count(Counter.REDELIVERIES)
-            planner.reject(self._cause(message, decisions[0].trigger), _REDELIVERY, self._now())
+            planner.reject(self._cause(message, decisions[0].trigger), REDELIVERY, self._now())
             return
         if is_replayed(message):
             planner.count(Counter.REPLAYED_MESSAGES)
-            planner.reject(self._cause(message, decisions[0].trigger), _REPLAY, self._now())
+            planner.reject(self._cause(message, decisions[0].trigger), REPLAY, self._now())
             return
         # Rules that start something first: their outcomes are the sender's answer.
         for decision in sorted(decisions, key=lambda one: one.rejection is not None):
@@ -307,7 +305,7 @@ class JournalConsumer:
         reply = self._outcomes.reply_to(message)
         rejection = decision.rejection
         if rejection is None and self._own_time_ns is None:
-            rejection = _NO_SERVER
+            rejection = NO_SERVER
         received = self._received_ns(message, now)
         happened = self._happened_ns(message, received)
         if rejection is None:
@@ -443,7 +441,7 @@ class JournalConsumer:
         checks = self._checks(message, label)
         if label in _BEFORE_RULES:
             found = [_BEFORE_RULES[label]]
-            if label == _REDELIVERY.label and (bridge := bridge_of(message.client_id)):
+            if label == REDELIVERY.label and (bridge := bridge_of(message.client_id)):
                 number = seq_of(message.packet_id)
                 original = f" as message {number}" if number else ""
                 found = [f"It came before{original}: the broker of bridge {bridge} sent it again."]
@@ -460,13 +458,13 @@ class JournalConsumer:
         if self._state.trouble:
             reason = f"The task database can't be written ({self._state.trouble})."
             checks.append(Check("task database", False, "", "not written", reason))
-        again = _REDELIVERY.reason if label == _REDELIVERY.label else ""
+        again = REDELIVERY.reason if label == REDELIVERY.label else ""
         checks.append(
             Check("redelivery", not again, "", "it came before" if again else "new", again)
         )
-        replay = _REPLAY.reason if label == _REPLAY.label or is_replayed(message) else ""
+        replay = REPLAY.reason if label == REPLAY.label or is_replayed(message) else ""
         checks.append(Check("replay", not replay, "", "replayed" if replay else "none", replay))
-        lacks = _NO_SERVER.reason if self._own_time_ns is None else ""
+        lacks = NO_SERVER.reason if self._own_time_ns is None else ""
         checks.append(Check("Qlik server", not lacks, "", "none" if lacks else "configured", lacks))
         return checks
 

@@ -16,7 +16,7 @@ import itertools
 import random
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 import msgspec
@@ -38,6 +38,7 @@ from appliance.model import (
 )
 from appliance.qlik.server import Report
 from appliance.tasks.catalog import AllowList, TaskList
+from appliance.tasks.consumer import NO_SERVER, REDELIVERY, REPLAY
 from appliance.tasks.dedup import Redeliveries
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.outcome_forms import OutcomeForm, OutcomeForms
@@ -71,7 +72,6 @@ _ENDS = frozenset(
         ExecutionState.SKIPPED,
     }
 )
-_NO_SERVER = Rejection("no Qlik", "No Qlik server is configured: add a [qlik] table.")
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -96,6 +96,16 @@ class Tasks(Protocol):
     def apps(self) -> Sequence[Task]: ...
 
 
+class Unmet(msgspec.Struct, frozen=True):
+    """Messages on the topic of a rule that it did not act on."""
+
+    count: int
+    seq: int
+    """The first of them."""
+    why: str
+    """Why that one did not concern the rule."""
+
+
 class Rehearsal:
     """One rehearsal. ``take`` gets the messages in order, ``finish`` the end of the stretch."""
 
@@ -118,6 +128,7 @@ class Rehearsal:
         self.tally = Tally(today_ns)
         self.matched: dict[str, int] = {}
         """Messages that each rule acted on, by its name."""
+        self._unmet: dict[Trigger, tuple[int, Message]] = {}
         self.assumed: dict[str, Task] = {}
         """Tasks that the catalogue does not have and that were taken for granted, by id."""
         self.guessed: set[str] = set()
@@ -225,27 +236,43 @@ class Rehearsal:
     def _hear(self, message: Message) -> None:
         """What the consumer does with a message (``JournalConsumer._take_one``)."""
         decisions = self.triggers.decide(message)
+        self._note_unmet(message, {one.trigger for one in decisions})
         if not decisions:
             return
         first = decisions[0].trigger.name
-        for is_left_out, label in (
-            (self._redeliveries.is_redelivery(message), "redelivery"),
-            (is_replayed(message), "replay"),
-        ):
-            if is_left_out:
-                self.tally.count("skipped", first, "", message.received_ns)
-                self.tally.because(first, label, "", message.seq)
-                return
+        is_again = self._redeliveries.is_redelivery(message)
+        if is_again or is_replayed(message):
+            why = REDELIVERY if is_again else REPLAY
+            self.tally.count("skipped", first, "", message.received_ns)
+            self.tally.because(first, why.label, why.reason, message.seq)
+            return
         for decision in sorted(decisions, key=lambda one: one.rejection is not None):
             self._act(message, decision)
         self._redeliveries.note(message)
+
+    def _note_unmet(self, message: Message, met: Container[Trigger]) -> None:
+        """Note the rules that listen on its topic and that it does not concern."""
+        for trigger in self.triggers.listening(message.topic):
+            if trigger not in met:
+                count, example = self._unmet.get(trigger, (0, message))
+                self._unmet[trigger] = (count + 1, example)
+
+    @property
+    def unmet(self) -> dict[str, Unmet]:
+        """Messages on the topic of a rule that did not concern it, by the rule's name."""
+        found = {}
+        for trigger, (count, example) in self._unmet.items():
+            verdicts = self.triggers.verdicts(example)
+            why = next((one.sentence for one in verdicts if one.trigger is trigger), "")
+            found[trigger.name] = Unmet(count, example.seq, why)
+        return found
 
     def _act(self, message: Message, decision: Verdict) -> None:
         trigger, planner = decision.trigger, self._planner
         self.matched[trigger.name] = self.matched.get(trigger.name, 0) + 1
         rejection = decision.rejection
         if rejection is None and not self._setting.has_server:
-            rejection = _NO_SERVER
+            rejection = NO_SERVER
         if rejection is None:
             cause = _cause(message, trigger)
             for start in decision.starts:

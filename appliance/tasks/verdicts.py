@@ -124,6 +124,10 @@ class Triggers:
         """Whether any rule's filter matches (the cheap question, asked for every message)."""
         return bool(self._matcher.match(topic))
 
+    def listening(self, topic: str) -> tuple[Trigger, ...]:
+        """The rules whose filter matches a topic."""
+        return tuple(dict.fromkeys(self._matcher.match(topic)))
+
     def decide(self, message: Message) -> tuple[Verdict, ...]:
         """The verdicts that lead to something; a message that no rule concerns gives nothing."""
         if not (matched := self._matcher.match(message.topic)):

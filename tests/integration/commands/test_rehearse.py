@@ -52,6 +52,8 @@ def site(tmp_path_factory):
         'debounce = "5m"\n'
         '[[trigger]]\nname = "orders"\ntopic = "orders/+"\ntask = {name = "Press"}\n'
         'when = {state = "done"}\n'
+        '[[trigger]]\nname = "never"\ntopic = "orders/+"\ntask = {name = "Press"}\n'
+        'when = {state = "ended"}\n'
         '[[trigger]]\nname = "wrong"\ntopic = "orders/+"\ntask = "payload"\n'
         '[[trigger]]\nname = "quiet"\ntopic = "nobody/#"\ntask = {tag = "nightly"}\n'
     )
@@ -112,7 +114,11 @@ def test_a_new_rule_is_tried_on_the_past(rehearse, site):
     assert re.search(r"Rule sales would have started Sales 24 times.* Really: 48 times\.", out)
     assert re.search(r"Rule orders would have started Press 12 times.* Really it did not\.", out)
     assert "Rule wrong would have started nothing: 24 messages met it; 24 rejected." in out
-    assert "Rule quiet would have started nothing: no message met it." in out
+    assert "Rule quiet would have started nothing: no message came on its topic." in out
+    assert re.search(
+        r"Rule never would have started nothing: 24 messages came on its topic and none met it; "
+        r'message \d+: state = "ended" does not hold: found "begun"\.', out
+    )  # fmt: skip
     assert "24 x names no task, wrong: An object in the payload must have" in out
     assert "not known, taken for granted: Press" in out
     assert {path: path.stat().st_mtime_ns for path in (site / "data").iterdir()} == before
