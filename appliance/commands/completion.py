@@ -12,7 +12,7 @@ import shtab
 
 from appliance.errors import EXIT_OK
 
-_PATHS = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
+_PATHS = {"FILE": shtab.FILE, "PATH": shtab.FILE, "DIR": shtab.DIRECTORY}
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -67,7 +67,8 @@ def test_a_rehearsal_of_what_the_engine_took_gives_what_it_did(tmp_path):
             rig.wait_until(lambda: rig.states().count(ExecutionState.SUCCEEDED) == 4)
             messages = list(source.messages)
             listed = server.tasks()
-        until = time.time_ns()
+            until = time.time_ns()
+            past = read(path, began, until)  # while the engine has the database open
 
     class Listed:
         is_complete = True
@@ -78,7 +79,6 @@ def test_a_rehearsal_of_what_the_engine_took_gives_what_it_did(tmp_path):
         def apps(self):
             return ()
 
-    past = read(path, began, until)
     rehearsal = Rehearsal(Setting("appliance", rules), Listed(), past, began)
     rehearsal.take(messages)
     rehearsal.finish(until)
