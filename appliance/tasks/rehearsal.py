@@ -53,6 +53,7 @@ from appliance.tasks.resolution import Resolution
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import RequestState
 from appliance.tasks.store import Changes, Publication
+from appliance.tasks.together import parts_of
 from appliance.tasks.triggers import Trigger
 from appliance.tasks.verdicts import Triggers, Verdict
 
@@ -60,6 +61,10 @@ UNKNOWN_DURATION_S = 60.0
 """For a task of which no duration is known."""
 _LEAST_DURATION_S = 1.0
 """A chain whose runs take no time would not get on."""
+MOST_ASSUMED = 1000
+"""Tasks that are taken for granted: a payload can name any."""
+_UNKNOWN = frozenset({"unknown task", "not all"})
+"""Labels of rejections that a task may be the reason of which is not known."""
 _SAME_START_NS = 30 * SECOND_NS
 """A rehearsed start this close to the real one of the same message is that start."""
 _FIRST_OWN_SEQ = LARGEST_SEQ // 2
@@ -320,8 +325,7 @@ class Rehearsal:
             record.options.reload,
             lambda task: task == cause.about or self._outcomes.is_about(cause.topic, task),
         )
-        if isinstance(found, Rejection) and found.label == "unknown task" and self._may_assume:
-            self._assume(record.selector)
+        if isinstance(found, Rejection) and found.label in _UNKNOWN and self._assume_parts(record):
             found = self._resolution.resolve(
                 record.selector, record.options.reload, lambda _task: False
             )
@@ -340,8 +344,8 @@ class Rehearsal:
         planner, task_id, now = self._planner, record.execution.task_id, self._now
         refusal = self._resolution.refusal(task_id)
         if refusal is None and self._list.known(task_id) is None:
-            if self._may_assume:
-                self._assume(TaskSelector("id", task_id))
+            if not self._catalog.is_complete:
+                self._assume(TaskSelector("id", task_id))  # an id alone is enough to start
             else:
                 refusal = Rejection("unknown task", f"The server lists no task {task_id}.")
         if refusal is not None:
@@ -371,7 +375,8 @@ class Rehearsal:
             return now + max(1, real.ended_ns - real.begun_ns), state
         usual_s = self._planner.usual_s(execution.task_id)
         if usual_s is None:
-            self.guessed.add(execution.task_id)
+            if len(self.guessed) < MOST_ASSUMED:
+                self.guessed.add(execution.task_id)
             usual_s = UNKNOWN_DURATION_S
         return now + to_ns(max(usual_s, _LEAST_DURATION_S)), ExecutionState.SUCCEEDED
 
@@ -402,12 +407,19 @@ class Rehearsal:
 
     # --- tasks that are not known -------------------------------------------------------------
 
-    @property
-    def _may_assume(self) -> bool:
-        return not self._catalog.is_complete
+    def _assume_parts(self, record: Record) -> bool:
+        """Take it for granted that there is what a request names, unless the catalogue is whole."""
+        if self._catalog.is_complete:
+            return False
+        for part in parts_of(record.selector, record.options.reload):
+            if not self._list.find(part.selector, part.reload) and not self._assume(part.selector):
+                return False
+        return True
 
-    def _assume(self, selector: TaskSelector) -> None:
-        """Take it for granted that there is a task as the selector says."""
+    def _assume(self, selector: TaskSelector) -> bool:
+        """Take it for granted that there is a task as the selector says; ``False``: too many."""
+        if len(self.assumed) >= MOST_ASSUMED:
+            return False
         if selector.kind == "id":
             task = Task(selector.value, "")
         else:
@@ -426,6 +438,7 @@ class Rehearsal:
                     )
         self.assumed[task.id] = task
         self._list.get(-1.0)
+        return True
 
     def name_of(self, task_id: str) -> str:
         """The task's name, its id where that is not known."""

@@ -230,7 +230,9 @@ def test_a_replayed_message_starts_nothing(path):
     assert real.total.skipped == 1
 
 
-def test_tasks_that_nobody_knows_are_taken_for_granted_only_without_the_servers_list(path):
+def test_tasks_that_nobody_knows_are_taken_for_granted_only_without_the_servers_list(
+    path, monkeypatch
+):
     """With the list, a name that is not there is rejected; without it, it is said."""
     engine = ManualEngine(path)
     for payload in b'{"taskName": "Nobody"}', b'{"tag": "none"}', b'{"app": "App"}':
@@ -249,6 +251,18 @@ def test_tasks_that_nobody_knows_are_taken_for_granted_only_without_the_servers_
     assert rehearsal.tally.total.starts == 4
     assert len(rehearsal.assumed) == 4
     assert len(rehearsal.guessed) == 4
+    engine.put("start", b'{"tasks": ["Sales", {"taskName": "Else"}], "allOrNothing": true}')
+    engine.put(
+        "start", b'{"tasks": [{"taskName": "Sales"}, {"taskName": "Else"}], "allOrNothing": true}'
+    )
+    engine.wait_until(engine.now + S)
+    rehearsal, _ = rehearsed(engine, path, with_past=False, catalogue=Partly())
+    assert rehearsal.tally.pairs["payload", "Else"].starts == 1
+    assert rehearsal.tally.pairs["payload", "Sales"].starts == 1
+    monkeypatch.setattr("appliance.tasks.rehearsal.MOST_ASSUMED", 2)
+    rehearsal, _ = rehearsed(engine, path, with_past=False, catalogue=Partly())
+    assert len(rehearsal.assumed) == 2
+    assert rehearsal.tally.total.rejected > 0
 
 
 def test_a_configuration_without_a_server_starts_nothing(path):
