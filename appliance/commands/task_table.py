@@ -16,9 +16,10 @@ from appliance.config.tables import Config
 from appliance.engine_api import ServerTask, ServerTasks
 from appliance.log.sanitize import escape
 from appliance.model import Task
-from appliance.qlik.server import QlikError, QlikServer, TaskEvents
+from appliance.qlik.server import QlikServer
 from appliance.tasks import server_tasks
 from appliance.tasks.catalog import AllowList
+from appliance.tasks.event_list import EventList
 from appliance.tasks.outcomes import time_text
 from appliance.tasks.overview import KnownTask
 from appliance.tasks.timers import TimedStart, Timers
@@ -35,11 +36,9 @@ def known_tasks(
     config: Config, server: QlikServer, tasks: Sequence[Task], now_ns: int
 ) -> ServerTasks:
     """The tasks as the server and the configuration know them. Raises ``ConfigError``."""
-    events, problem = TaskEvents(), ""
-    try:
-        events = server.task_events()
-    except QlikError as error:
-        problem = f"What the server starts by itself can't be read: {error}"
+    events, problem = EventList(server).get()
+    if problem:
+        problem = f"What the server starts by itself can't be read: {problem}"
     name = config.service.name
     tasks = [msgspec.structs.replace(one, id=one.id.lower()) for one in tasks]
     rules = Triggers(config.trigger, service_name=name).rules

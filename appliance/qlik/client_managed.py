@@ -172,10 +172,22 @@ class ClientManaged:
         ]
 
     def task_events(self) -> TaskEvents:
-        """Schema events and composite events that the user may see."""
-        return task_events.of_repository(
-            self._list("/schemaevent/full"), self._list("/compositeevent/full")
-        )
+        """Schema events and composite events that the user may see.
+
+        A kind that the user may not list is left out, unless that goes for both.
+        """
+        found: list[list[rows.Row]] = []
+        refusal: StatusError | None = None
+        for path in ("/schemaevent/full", "/compositeevent/full"):
+            try:
+                found.append(self._list(path))
+            except StatusError as error:
+                if error.status not in {400, 403, 404} or refusal is not None:
+                    raise
+                refusal = error
+                found.append([])
+        events = task_events.of_repository(*found)
+        return msgspec.structs.replace(events, problem=str(refusal)) if refusal else events
 
     def full_tasks(self, task_ids: Sequence[str]) -> dict[str, FullTask]:
         """The rows of reload tasks and of their apps; see ``QlikServer.full_tasks``."""

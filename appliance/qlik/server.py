@@ -206,6 +206,8 @@ class TaskEvents(msgspec.Struct, frozen=True):
     chains: tuple[ServerChain, ...] = ()
     left_out: int = 0
     """Triggers beyond those that are read."""
+    problem: str = ""
+    """Why those of one kind are not among them."""
 
 
 class QlikServer(Protocol):

@@ -43,7 +43,7 @@ class EventList:
         try:
             with deadlines.within(_LIMIT_S):
                 self._events = server.task_events()
-            self._problem = ""
+            self._problem = self._events.problem
         except QlikError as error:
             self._problem = str(error)
         self._taken = time.monotonic()

@@ -11,7 +11,9 @@ from appliance.engine_api import HoldState, ServerTask, ServerTasks, Starter, Wa
 from appliance.errors import UnavailableError
 from appliance.model import ExecutionState, Task
 from appliance.ui.app import ApplianceApp
+from appliance.ui import task_list
 from appliance.ui.settings import UiSettings
+from appliance.ui.views import server_task as view
 
 SALES, STOCK, HR, FINANCE, NIGHTLY, RETIRED = TASKS
 
@@ -244,3 +246,34 @@ async def test_foreign_names_change_no_terminal(tmp_path):
     assert not {"\x1b", "\u202e", "\u200b"} & set(text)
     (file,) = tmp_path.iterdir()
     assert json.loads(file.read_text())["task"]["name"] == name
+
+
+async def test_a_thousand_tasks_cost_a_frame_no_more_than_the_rows_in_view(monkeypatch):
+    """Rows are put in order once a second, and only those in view are drawn."""
+    engine = story()
+    rows = [
+        ServerTask(
+            Task(str(number), f"Task {number}"),
+            starters=(Starter("chain", "x", after=((str(number // 2), "succeeded"),)),),
+        )
+        for number in range(1000)
+    ]
+    engine.server_tasks = lambda: ServerTasks(tuple(rows), len(rows))
+    drawn, ordered = [], []
+    row, put_in_order = view.row, task_list.ordered
+    monkeypatch.setattr(view, "row", lambda *a, **k: drawn.append(1) or row(*a, **k))
+    monkeypatch.setattr(task_list, "ordered", lambda *a: ordered.append(1) or put_in_order(*a))
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await shown(pilot)
+        for key in ("T", "T"):
+            await pilot.press(key)
+            await settle(pilot)
+            drawn.clear()
+            ordered.clear()
+            for _ in range(5):
+                await settle(pilot)
+            assert len(drawn) <= 10 * NARROW[1]
+            assert not ordered  # the clock stands still
+        engine.clock_ns.go(1)
+        await settle(pilot)
+        assert len(ordered) == 1

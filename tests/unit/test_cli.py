@@ -25,6 +25,7 @@ from appliance.commands.user import read_password
 from appliance.config.reading import load
 from appliance.errors import UsageError
 from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated.repository import EVENTS
 from appliance.qlik.simulated.site import SimulatedChain, Status
 from appliance.ui.keys import TABLE
 from appliance.process.ui_settings import ui_settings
@@ -522,7 +523,7 @@ def test_tasks_are_listed_whatever_is_wrong_elsewhere(appliance, tmp_path: Path)
     """A broken rule, and a server that does not tell its triggers, cost a line each."""
     with SimulatedQlik() as qlik:
         task = qlik.add_task("Sales")
-        qlik.repository.shows_events = False
+        qlik.repository.hidden_events = set(EVENTS)
         (tmp_path / "config.toml").write_text(
             QLIK.format(url=qlik.url) + "[[trigger]]\ntopic = 'a'\ntask = 'no id'\n"
         )

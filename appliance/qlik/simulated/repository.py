@@ -47,8 +47,8 @@ _KINDS = {
     "usersynctask": TaskKind.USER_SYNC,
 }
 _GUID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-_EVENTS = ("schemaevent", "compositeevent")
-_LISTED = f"(task|{'|'.join((*_KINDS, *_EVENTS))}|executionsession|executionresult|app|user)"
+EVENTS = ("schemaevent", "compositeevent")
+_LISTED = f"(task|{'|'.join((*_KINDS, *EVENTS))}|executionsession|executionresult|app|user)"
 _SINGLE = f"({'|'.join(_KINDS)}|executionsession|executionresult|app|user)"
 """``/qrs/task/{id}`` does not exist."""
 _TASKS_LIMIT = 1000
@@ -98,8 +98,8 @@ class Repository:
         """Ids of tasks that lists of tasks do not have."""
         self.shows_all_tasks = True
         """Whether the list of tasks of all kinds is there, or answered with 403."""
-        self.shows_events = True
-        """Whether the lists of events (the site's own triggers) are there, or answered with 403."""
+        self.hidden_events: set[str] = set()
+        """Kinds of events (the site's own triggers) whose lists are answered with 403."""
         self.filters_by_kind = True
         """Whether lists can be filtered by ``taskType``, or answer such a filter with 400."""
         self.build_version = "31.5.3.0"
@@ -378,7 +378,7 @@ class Repository:
         return [task_row(self.site, task) for task in tasks if task.kind is kind]
 
     def _events(self, entity: str) -> list[Row]:
-        if not self.shows_events:
+        if entity in self.hidden_events:
             raise _ForbiddenError
         if entity == "compositeevent":
             return [chain_row(self.site, one) for one in self.site.chains]

@@ -13,6 +13,7 @@ from appliance.engine_api import ServerTask, ServerTasks, Starter
 from appliance.model import ExecutionState
 from appliance.qlik.server import QlikError
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
+from appliance.qlik.simulated.repository import EVENTS
 from appliance.qlik.simulated.site import SimulatedChain, Status
 
 HOUR_NS = 3600 * 10**9
@@ -120,7 +121,7 @@ def test_the_last_outcome_is_known_whoever_started_the_run(
     while qlik.site.session_of(theirs.id) is not None:
         qlik.site.advance()
     allow = AllowConfig(names=("Ours", "Theirs"))
-    with Rig(tmp_path / "tasks.db", client_of(qlik), allow=allow) as rig:
+    with Rig(tmp_path / "tasks.db", client_of(qlik), allow=allow, elsewhere_s=0) as rig:
         rig.engine.start_task(ours.id, "test")
         rig.wait_until(lambda: rig.states() == [ExecutionState.FAILED])
         rows = by_name(rig.engine.server_tasks())
@@ -146,7 +147,7 @@ def test_without_rights_for_its_triggers_the_tasks_are_there_and_start(
 ) -> None:
     """What the server starts by itself is worth a sentence where it can't be read, and no start."""
     task = qlik.add_task("Sales", duration_s=0.05, every_s=7200)
-    qlik.repository.shows_events = False
+    qlik.repository.hidden_events = set(EVENTS)
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         answer = rig.engine.server_tasks()
         assert "can't be read" in answer.problem
@@ -155,6 +156,19 @@ def test_without_rights_for_its_triggers_the_tasks_are_there_and_start(
         assert answer.tasks[0].starters == ()
         rig.engine.start_task(task.id, "test")
         rig.wait_until(lambda: ExecutionState.SUCCEEDED in rig.states())
+
+
+def test_one_kind_of_triggers_is_shown_without_rights_for_the_other(
+    qlik: SimulatedQlik, tmp_path: Path
+) -> None:
+    sales = qlik.add_task("Sales", every_s=7200)
+    report = qlik.add_task("Report")
+    qlik.site.add_chain(SimulatedChain("Then", report.id, ((sales.id, Status.SUCCESS),)))
+    qlik.repository.hidden_events = {"schemaevent"}
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        answer = rig.engine.server_tasks()
+        assert "schemaevent" in answer.problem
+        assert kinds(by_name(answer)["Report"]) == [("chain", "Then")]
 
 
 def test_a_list_that_hangs_holds_up_no_start(
