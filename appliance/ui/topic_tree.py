@@ -59,7 +59,8 @@ def build(states: Iterable[TopicState], names: Mapping[str, str] = _NO_NAMES) ->
             if depth >= 0:
                 child = node.children.get(level)
                 if child is None:
-                    path = "/".join(levels[: depth + 1])
+                    is_leaf = depth == len(levels) - 1
+                    path = topic if is_leaf else "/".join(levels[: depth + 1])
                     child = TopicNode(path, _label(level, names), depth, _NONE)
                     if not node.children:
                         node.children = {}

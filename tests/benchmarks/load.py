@@ -297,7 +297,35 @@ def steady(port: int, *, rate: float, seconds: float, topic: str = "bench/steady
     return sent
 
 
+def spread(port: int, *, rate: float, seconds: float, topics: int) -> int:
+    """Publish numbers at a steady rate at QoS 1 on many topics in turn; returns how many."""
+    names = [f"plant/line{n % 50}/machine{n % 1000}/sensor{n}".encode() for n in range(topics)]
+    sock = connect("127.0.0.1", port, f"spread-{time.monotonic_ns()}")
+    part = max(1, round(rate / 100))
+    begin = time.perf_counter()
+    sent = 0
+    while (now := time.perf_counter()) < begin + seconds:
+        due = begin + sent / rate
+        if due > now:
+            time.sleep(due - now)
+        packets = []
+        for number in range(sent, sent + part):
+            name = names[number % topics]
+            body = len(name).to_bytes(2, "big") + name + (number % part + 1).to_bytes(2, "big")
+            body += b'{"temp": %d.5, "count": %d}' % (number % 90, number)
+            packets.append(b"\x32" + _length(len(body)) + body)
+        sock.sendall(b"".join(packets))
+        exactly(sock, part * 4)
+        sent += part
+    sock.close()
+    return sent
+
+
 if __name__ == "__main__":
+    if sys.argv[2] == "spread":
+        rate, seconds, topics = (float(each) for each in sys.argv[3:6])
+        spread(int(sys.argv[1]), rate=rate, seconds=seconds, topics=int(topics))
+        sys.exit()
     if sys.argv[2] == "steady":
         steady(int(sys.argv[1]), rate=float(sys.argv[3]), seconds=float(sys.argv[4]))
         sys.exit()

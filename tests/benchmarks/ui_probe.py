@@ -41,4 +41,14 @@ if "--headless" not in sys.argv:
 
     LiveScreen.action_pause = pause  # type: ignore[method-assign]  # as above
 
+    from appliance.ui.widgets.rows import Rows
+
+    _down = Rows.action_down
+
+    def down(self: Rows) -> None:
+        say(f"key {time.monotonic_ns()}")
+        _down(self)
+
+    Rows.action_down = down  # type: ignore[method-assign]  # as above
+
 sys.exit(cli.main(sys.argv[2:]))

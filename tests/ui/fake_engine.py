@@ -7,6 +7,7 @@ It is what the UI is built and tested against. Run as a script it shows the UI i
 from __future__ import annotations
 
 import argparse
+import math
 import threading
 import time
 from collections import deque
@@ -734,6 +735,21 @@ def story(clock: Clock | None = None, *, rate: float = 0.0) -> FakeEngine:
     engine.story_seq = engine.seq
     engine._produced_ns = clock()
     return engine
+
+
+def press_hour(engine: FakeEngine) -> None:
+    """An hour of a press: two numbers and a counter, with a stop in between."""
+    now = engine.clock_ns()
+    for minute in (*range(25), *range(32, 60)):
+        payload = b'{"bar": %.1f, "oil": {"temp": %.2f}, "parts": %d, "ok": true}' % (
+            180 + 25 * math.sin(minute / 6),
+            61 + minute / 8,
+            1_204_000 + 7 * minute,
+        )
+        for second in range(0, 60, 20):
+            engine.publish_from("plant/press12/state", payload)
+            at = now - (3600 - 60 * minute - second) * S
+            engine.ring.append(replace(engine.ring.pop(), received_ns=at))
 
 
 def earlier_runs(engine: FakeEngine) -> None:

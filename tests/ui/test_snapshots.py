@@ -3,11 +3,18 @@
 A changed picture is a changed screen: look at it, then accept it with ``--snapshot-update``.
 """
 
-import math
-
 import msgspec
 import pytest
-from fake_engine import HOSTILE, Clock, FakeEngine, bridges, earlier_runs, explanation, story
+from fake_engine import (
+    HOSTILE,
+    Clock,
+    FakeEngine,
+    bridges,
+    earlier_runs,
+    press_hour,
+    explanation,
+    story,
+)
 from screens import HUGE, NARROW, WIDE
 from sparkplug_payloads import BIRTH
 
@@ -174,20 +181,8 @@ def explained():
 
 
 def values():
-    """An hour of a press: two numbers and a counter, with a stop in between."""
     engine = live()
-    now = engine.clock_ns()
-    for minute in range(60):
-        if 25 <= minute < 32:
-            continue
-        payload = b'{"bar": %.1f, "oil": {"temp": %.2f}, "parts": %d, "ok": true}' % (
-            180 + 25 * math.sin(minute / 6), 61 + minute / 8, 1_204_000 + 7 * minute,
-        )  # fmt: skip
-        for second in range(0, 60, 20):
-            engine.publish_from("plant/press12/state", payload)
-            last = engine.ring.pop()
-            at = now - (3600 - 60 * minute - second) * 10**9
-            engine.ring.append(msgspec.structs.replace(last, received_ns=at))
+    press_hour(engine)
     return engine
 
 

@@ -4,18 +4,23 @@ import math
 
 import msgspec
 import pytest
-from fake_engine import FakeEngine, S, story
+from fake_engine import FakeEngine, press_hour, story
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from screens import NARROW, WIDE, settle, until
 from sparkplug_payloads import BIRTH, DATA
-from test_snapshots import values as a_press
 
 from appliance.engine_api import Engine
 from appliance.errors import ApplianceError
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
 from appliance.ui.value_reader import SPANS_S, ValueReader
+
+
+def a_press():
+    engine = story()
+    press_hour(engine)
+    return engine
 
 
 def app_for(engine, **settings):
