@@ -202,13 +202,14 @@ def tabs(active: str, cells: int, right: Line, who: Line) -> tuple[Line, tuple[P
     """The second line: the screens, ``who`` is attached, and ``right`` (filter, follow).
 
     Where the room is small, the screens give up the space between them, then the titles of those
-    that are not shown, and then ``who`` is shortened: each screen keeps its digit. With the cells
-    of each tab.
+    that are not shown, the last ones first, and then ``who`` is shortened: each screen keeps its
+    digit. With the cells of each tab.
     """
     end: Line = [*right, (" ", "")] if right else []
     needed = line_width(end) + min(line_width(who), _WHO)
-    for gap, titled in ((2, True), (1, True), (1, False)):
-        line, places = _tabs(active, gap, titled=titled)
+    count = len(TABS)
+    for gap, titled in ((2, count), *((1, fewer) for fewer in range(count, -1, -1))):
+        line, places = _tabs(active, gap, titled)
         room = cells - line_width(line) - line_width(end)
         if needed <= cells - line_width(line):
             break
@@ -216,14 +217,14 @@ def tabs(active: str, cells: int, right: Line, who: Line) -> tuple[Line, tuple[P
     return (spread(line, [*who, *end], cells) if who or end else cut_line(line, cells)), places
 
 
-def _tabs(active: str, gap: int, *, titled: bool) -> tuple[Line, tuple[Place, ...]]:
+def _tabs(active: str, gap: int, titled: int) -> tuple[Line, tuple[Place, ...]]:
     line: Line = [(" ", "")]
     places: list[Place] = []
     start = 1
     for number, (name, label) in enumerate(TABS, 1):
         if name == active:
             entry: Line = [(f"[{number}]{label}", "accent")]
-        elif titled:
+        elif number <= titled:
             entry = [(f"{number} ", "key"), (label, "dim")]
         else:
             entry = [(f"{number}", "key")]
