@@ -64,12 +64,17 @@ def kind(data: bytes, *, cut: bool = False) -> str:
     return "text"
 
 
-def preview(data: bytes, full_size: int | None = None) -> str:
-    """One line for a list: the text, or ``<jpeg 512 KB>``; ``full_size`` if ``data`` was cut."""
+def preview(data: bytes, full_size: int | None = None, topic: str = "") -> str:
+    """One line for a list: the text, or ``<jpeg 512 KB>``; ``full_size`` if ``data`` was cut.
+
+    ``topic``: the message's; on those of Sparkplug B, payloads are ``<Sparkplug B 60 B>``.
+    """
     if not data:
         return "<empty>"
     head = data[:_PREVIEW_BYTES]
     whole = full_size if full_size is not None else len(data)
+    if sparkplug.is_topic(topic):
+        return f"<Sparkplug B {formats.size(whole)}>"
     text = decode(head, cut=len(data) > _PREVIEW_BYTES or full_size is not None)
     if text is None:
         return f"<{kind(data[:16])} {formats.size(whole)}>"

@@ -69,6 +69,17 @@ async def test_a_topic_is_plotted_with_lowest_mean_and_highest(size):
         assert "One value is always plotted" in said(pilot)
 
 
+async def test_curves_are_told_apart_without_colour(monkeypatch):
+    """With NO_COLOR each is drawn of its digit."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with app_for(a_press()).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("v", "down", "space")
+        text = await until(pilot, "each its own scale")
+        assert "11111" in text
+        assert "22222" in text
+
+
 async def test_the_time_is_chosen_by_keys():
     async with app_for(a_press()).run_test(size=NARROW) as pilot:
         await settle(pilot)
@@ -175,6 +186,7 @@ async def test_a_message_of_sparkplug_b_is_read_with_its_names():
     engine.publish_from("spBv1.0/plant/NDATA/edge7", DATA)
     async with app_for(engine).run_test(size=NARROW) as pilot:
         await settle(pilot)
+        assert "<Sparkplug B" in await settle(pilot)
         await pilot.press("enter")
         text = await until(pilot, "Temperature")
         assert "Temperature  Float  21.5" in text

@@ -55,7 +55,7 @@ def row(
     ``task``: the name of the task that it asked for.
     """
     own = is_own(message.client_id)
-    text = payload.preview(message.payload, full_size)
+    text = payload.preview(message.payload, full_size, message.topic)
     return TABLE.row(
         cells,
         (
@@ -128,8 +128,9 @@ def facts(
 
 
 def _format(message: Message, size: int) -> str:
-    found = payload.kind(message.payload, cut=size > len(message.payload))
-    return "Sparkplug B" if found == "binary" and sparkplug.is_topic(message.topic) else found
+    if sparkplug.is_topic(message.topic):
+        return "Sparkplug B"
+    return payload.kind(message.payload, cut=size > len(message.payload))
 
 
 def _sender(message: Message) -> list[Line]:
@@ -165,7 +166,7 @@ def retained_line(message: Message, kept: Message | None) -> Line:
         return [("nothing", "dim")] if message.retain else []
     if kept.seq == message.seq:
         return [("this message", "ok")]
-    shown = payload.preview(kept.payload)
+    shown = payload.preview(kept.payload, topic=kept.topic)
     return [(f"message {formats.number(kept.seq)} ", ""), (shown, "dim")]
 
 

@@ -84,7 +84,7 @@ def row(
     leaf = node.leaf
     body = ""
     if leaf is not None and message is not None:
-        body = payload.preview(message.payload, size)
+        body = payload.preview(message.payload, size, message.topic)
     return TABLE.row(
         cells,
         (
@@ -140,7 +140,7 @@ def retained_line(message: Message, *, utc: bool) -> Line:
     return [
         (" retained R  ", "accent"),
         (formats.date_and_time(message.received_ns, utc=utc), "dim"),
-        (f"  {payload.preview(message.payload)}", ""),
+        (f"  {payload.preview(message.payload, topic=message.topic)}", ""),
     ]
 
 
@@ -167,7 +167,7 @@ def foot(
     lines += [
         [
             (f" {formats.time_with_ms(one.received_ns, utc=utc)}  ", "dim"),
-            (payload.preview(one.payload), ""),
+            (payload.preview(one.payload, topic=one.topic), ""),
         ]
         for one in messages[-(rows - len(lines)) :][::-1]
     ]
