@@ -42,7 +42,7 @@ KEYS = {
     "ctrl+p": "\x10",
 }
 _OFTEN = ("escape", "enter", "tab", "down", "up")
-_LETTERS = "1234512345?/ abcdefghijklmnoprstuwxyzCGJKNOTUX.!:\"'#+"
+_LETTERS = "1234567812345678?/ abcdefghijklmnoprstuwxyzCGJKNOTUX.!:\"'#+"
 SIZES = ((80, 24), (80, 24), (100, 30), (140, 40), (200, 55), (79, 24), (80, 20), (30, 8), (1, 1))
 PASTES = ("state:failed", 'client:"x', "plant/#", "since:zz", "\x00\x07", "日本\u202e", "ab\ncd\t")
 FAILURES = ("terminal UI failed", "UI could not", "Traceback", "request of the terminal UI failed")

@@ -63,7 +63,7 @@ def measure(results: Results, here: Path, options: argparse.Namespace, screen: s
         whole = 6 * options.seconds + 2 * LATER_S + 60
         with Spread(port, options, whole):
             if terminal is not None:
-                opened = {"topics": b"2o", "values": b"v"}[screen]
+                opened = {"live": b"1", "topics": b"2o", "values": b"v"}[screen]
                 for key in opened:
                     terminal.press(bytes([key]))
                     time.sleep(3)
@@ -91,9 +91,9 @@ def main() -> None:
         for number in range(options.rounds):
             here = folder / str(number)
             here.mkdir()
-            for screen in ("headless", "topics", "values"):
+            for screen in ("headless", "live", "topics", "values"):
                 measure(results, here, options, screen)
-    for screen in ("topics", "values"):
+    for screen in ("live", "topics", "values"):
         for busy, idle in zip(
             results.values[f"processor, {screen}"], results.values["processor, headless"],
             strict=True,

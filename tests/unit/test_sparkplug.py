@@ -92,6 +92,7 @@ def test_tables_templates_and_arrays_are_read() -> None:
         b"\x80" * 20,
         b"\x0b",  # a group, which proto2 has and Sparkplug has not
         part(2, b"") * (sparkplug.MAX_VALUES + 1),
+        whole(99, 1) * (sparkplug.MAX_FIELDS + 1),
     ],
 )
 def test_what_is_none_is_an_error_that_says_why(data: bytes) -> None:
