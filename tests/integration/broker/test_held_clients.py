@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from broker_rig import Rig, both, rig  # noqa: F401
 
 from appliance.broker.users import Users
@@ -34,6 +35,7 @@ async def test_a_held_client_is_refused_and_finds_its_session_later(rig, version
     assert (await back.expect(3)).kind == 3
 
 
+@pytest.mark.campaign
 @both
 async def test_only_who_has_shown_who_it_is_learns_of_a_hold(tmp_path, version):
     """A wrong password is refused as one."""

@@ -74,6 +74,7 @@ def test_a_task_is_started_by_id_or_name_and_waited_for(rig, name: str) -> None:
     assert rig.ask("GET", answer.headers["location"], "plant").json() == found
 
 
+@pytest.mark.campaign
 def test_a_start_waits_for_the_end_of_a_hold(rig) -> None:
     """It is taken; where what comes meanwhile is dropped, the answer says so."""
     holding = rig.appliance.tasks.holding

@@ -181,6 +181,7 @@ def test_what_comes_meanwhile_is_dropped_if_that_was_asked_for(qlik, tmp_path) -
     assert (task.runs, other.runs) == (1, 1)
 
 
+@pytest.mark.campaign
 def test_a_trigger_is_held_and_others_are_not(qlik, tmp_path) -> None:
     """A request that another rule asks for as well goes; an operator may end one wait."""
     task = qlik.add_task("Reload HR", duration_s=0.05)
