@@ -459,6 +459,8 @@ def _trigger(trigger: TriggerConfig) -> str:
         parts.append(f"after {format_duration(trigger.debounce)} of quiet")
     if trigger.cooldown:
         parts.append(f"at most once in {format_duration(trigger.cooldown)}")
+    if trigger.fresh_within:
+        parts.append(f"data is late after {format_duration(trigger.fresh_within)}")
     return ", ".join(parts)
 
 

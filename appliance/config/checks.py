@@ -392,6 +392,19 @@ def _triggers(config: Config, report: ReportProblem) -> None:
             )
         _unique(trigger.name, names, table, report)
         _reload_options(trigger, table, config.qlik, report)
+        if (
+            trigger.fresh_within is not None
+            and trigger.debounce is not None
+            and trigger.fresh_within <= trigger.debounce
+        ):
+            report(
+                ConfigPath(table, "fresh_within"),
+                f'value "{format_duration(trigger.fresh_within)}": not longer than `debounce` '
+                f'("{format_duration(trigger.debounce)}"), so the data would always be late; write '
+                "a longer time",
+                "fresh_within",
+                "debounce",
+            )
         if trigger.debounce_max is None:
             continue
         if trigger.debounce is None:

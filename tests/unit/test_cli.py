@@ -283,6 +283,7 @@ task = {tag = "mqtt"}
 when = {state = "done"}
 debounce = "90s"
 cooldown = "5m"
+fresh_within = "15m"
 [[recorder]]
 topic = "plant/#"
 path = "plant.csv"
@@ -300,7 +301,8 @@ metadata = true
         r"rule +user plc-\*: publish plant/%u/#, subscribe nothing",
         r"qlik +cloud at https://tenant.eu.qlikcloud.com, with an API key",
         r"trigger +orders: a message on plant/\+/order starts all tasks with tag mqtt, "
-        r"when state fit, after 1m30s of quiet, at most once in 5m",
+        r"when state fit, after 1m30s of quiet, at most once in 5m, "
+        r"data is late after 15m",
         r"recorder +plant/# to .*plant.csv as csv with time, topic and client",
         r"listener\]\] 2 .* has no `tls`",
     ):

@@ -216,6 +216,10 @@ def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
             f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='payload'\ndebounce='1m'\ndebounce_max='1s'",
             "shorter than `debounce`",
         ),
+        (
+            f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='payload'\ndebounce='1m'\nfresh_within='1m'",
+            "so the data would always be late",
+        ),
         (f"{MANAGED}", "no way to sign in"),
         (f"{MANAGED}{CERTIFICATE}[allow]\ntasks = ['673f0c21a7d94e5b8c10f2bb']", "not a task id"),
         (f"{MANAGED}{CERTIFICATE}ntlm = true\npassword='x'", "keep one of them"),
