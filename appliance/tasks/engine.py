@@ -40,7 +40,7 @@ from appliance.engine_api import (
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
 from appliance.model import Cause, Execution, ExecutionState, Message, Task
-from appliance.qlik.server import QlikError, QlikServer, TaskEvents
+from appliance.qlik.server import QlikError, QlikServer
 from appliance.storage.sqlite import is_damage
 from appliance.tasks import server_tasks
 from appliance.tasks.acknowledgements import Acknowledgements
@@ -547,14 +547,19 @@ class TaskEngine:
     def server_tasks(self) -> ServerTasks:
         """Every task of the server with what is known of it. Raises ``ApplianceError``."""
         self._need_server()
-        problem, events = "", TaskEvents()
-        try:
-            tasks = self._tasks.get()
-        except QlikError as error:
-            tasks, problem = self._tasks.cached(), f"This list is an older one: {error}"
-            if not tasks:
-                raise
-        if not problem:
+        events, tasks, problem = self._events.cached, self._tasks.cached(), ""
+        if tasks and self._state.circuit.is_open and not self._tasks.is_fresh:
+            problem = self._state.circuit.cause()
+        else:
+            try:
+                tasks = self._tasks.get()
+            except QlikError as error:
+                if not tasks:
+                    raise
+                problem = str(error)
+        if problem:
+            problem = f"This list is an older one: {problem}"
+        else:
             events, problem = self._events.get()
             if problem:
                 problem = f"What the server starts by itself can't be read: {problem}"

@@ -36,6 +36,11 @@ class EventList:
                     self._ask(self._server)
         return self._events, self._problem
 
+    @property
+    def cached(self) -> TaskEvents:
+        """What was read last, however long ago."""
+        return self._events
+
     def _is_old(self) -> bool:
         return self._taken is None or time.monotonic() - self._taken > _FRESH_S
 

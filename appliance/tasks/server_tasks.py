@@ -25,6 +25,10 @@ _REASON = 200
 """Characters of a reason that a row has."""
 _DOUBT_NS = 60_000_000_000
 """The server's clock may be off by this; the end of one run is not taken for a later one."""
+_LISTED = frozenset[Kind]({"id", "name", "tag", "property"})
+"""What is among the tasks if there is such a thing; an app may be reloaded without a task."""
+_NAMED = 5
+"""Rules and timers that a sentence names."""
 _PLAIN = ReloadOptions()
 
 
@@ -48,12 +52,22 @@ class _Index:
         return find(selector, some, reload)
 
 
+class Starting(NamedTuple):
+    """What starts the tasks of a list."""
+
+    starters: Mapping[str, Sequence[Starter]]
+    """By the id of the task."""
+    without_task: Sequence[str]
+    """Rules and timers that name a task which the list does not have."""
+
+
 class _Lasting(NamedTuple):
     """What stays until the tasks or the rules are others."""
 
     basis: tuple[object, ...]
     tasks: _Index
     starters: Mapping[str, Sequence[Starter]]
+    without_task: Sequence[str]
 
 
 class WhatStarts:
@@ -61,7 +75,7 @@ class WhatStarts:
 
     def __init__(self, service_name: str) -> None:
         self._service_name = service_name
-        self._lasting = _Lasting((), _Index(()), {})
+        self._lasting = _Lasting((), _Index(()), {}, ())
 
     def of(
         self,
@@ -69,7 +83,7 @@ class WhatStarts:
         rules: Sequence[Trigger],
         timers: Iterable[TimedStart],
         events: TaskEvents,
-    ) -> dict[str, list[Starter]]:
+    ) -> Starting:
         """Rules, timers and the server's own triggers that start each task, by its id.
 
         Rules that start whatever a message names are left out.
@@ -77,10 +91,11 @@ class WhatStarts:
         basis, lasting = (tuple(tasks), rules, events), self._lasting
         if basis != lasting.basis:
             index = _Index(tasks)
-            starters = self._of_rules(rules, index)
+            starters, without_task = self._of_rules(rules, index)
             _add_events(starters, events)
-            lasting = self._lasting = _Lasting(basis, index, starters)
+            lasting = self._lasting = _Lasting(basis, index, starters, without_task)
         found = {task_id: list(starters) for task_id, starters in lasting.starters.items()}
+        without_task = list(lasting.without_task)
         for timer in timers:
             state = timer.state
             starter = Starter(
@@ -90,18 +105,27 @@ class WhatStarts:
                 enabled=not state.paused,
                 next_ns=None if state.paused else state.due_ns,
             )
-            for task in lasting.tasks.find(timer.selector, timer.reload):
+            meant = lasting.tasks.find(timer.selector, timer.reload)
+            for task in meant:
                 found.setdefault(task.id, []).append(starter)
-        return found
+            if not meant and timer.selector.kind in _LISTED:
+                without_task.append(state.name)
+        return Starting(found, without_task)
 
-    def _of_rules(self, rules: Sequence[Trigger], index: _Index) -> dict[str, list[Starter]]:
+    def _of_rules(
+        self, rules: Sequence[Trigger], index: _Index
+    ) -> tuple[dict[str, list[Starter]], list[str]]:
         found: dict[str, list[Starter]] = defaultdict(list)
+        without_task: list[str] = []
         for rule in rules:
             if rule.fixed is not None:
                 starter = _of_rule(rule, index, self._service_name)
-                for task in index.find(rule.fixed, rule.options.reload):
+                meant = index.find(rule.fixed, rule.options.reload)
+                for task in meant:
                     found[task.id].append(starter)
-        return found
+                if not meant and rule.fixed.kind in _LISTED:
+                    without_task.append(rule.name)
+        return found, without_task
 
 
 def _add_events(starters: dict[str, list[Starter]], events: TaskEvents) -> None:
@@ -160,7 +184,7 @@ def _equals(when: Mapping[str, Any], key: str) -> str:
 
 def answer(
     known: Sequence[KnownTask],
-    starting: Mapping[str, Sequence[Starter]],
+    starting: Starting,
     rules: Iterable[Trigger],
     *,
     allows: Callable[[Task], bool],
@@ -168,11 +192,20 @@ def answer(
 ) -> ServerTasks:
     """The rows of these tasks, in their order."""
     return ServerTasks(
-        tuple(_row(one, starting.get(one.task.id, ()), allows=allows) for one in known),
+        tuple(_row(one, starting.starters.get(one.task.id, ()), allows=allows) for one in known),
         total=len(known),
-        problem=problem,
+        problem=problem or _without_task(starting.without_task),
         any_task=tuple(rule.name for rule in rules if rule.fixed is None),
     )
+
+
+def _without_task(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    if len(names) == 1:
+        return f"The task of {shown} is not among these: it starts nothing."
+    return f"{len(names)} rules or timers name tasks that are not among these: {shown}."
 
 
 def _row(

@@ -207,7 +207,7 @@ def in_the_way(
     """Why a start that is asked for now would not begin at once, a sentence each."""
     found = []
     if not item.task.enabled:
-        found.append("The server has it disabled: it refuses a start. Enable it in the QMC.")
+        found.append("The server has it disabled: it refuses a start. Enable it there.")
     if not item.is_allowed:
         found.append("[allow] of the configuration does not have it: a start is rejected.")
     if hold is not None:

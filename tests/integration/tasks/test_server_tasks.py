@@ -158,6 +158,28 @@ def test_without_rights_for_its_triggers_the_tasks_are_there_and_start(
         rig.wait_until(lambda: ExecutionState.SUCCEEDED in rig.states())
 
 
+def test_rules_and_timers_whose_task_is_not_listed_are_named(
+    qlik: SimulatedQlik, tmp_path: Path
+) -> None:
+    """A name that was changed on the server is seen before a message is rejected."""
+    task = qlik.add_task("Sales")
+    app = qlik.site.add_app("Without a task")
+    rules = (
+        TriggerConfig(topic="a", task={"name": "Sales"}, name="good"),
+        TriggerConfig(topic="b", task={"name": "Sale"}, name="old name"),
+        TriggerConfig(topic="c", task={"app": app}, name="an app"),
+        TriggerConfig(topic="d", task="payload", name="any"),
+    )
+    timers = (TimerConfig(name="nightly", every=60.0, task={"tag": "nobody"}),)
+    with Rig(tmp_path / "tasks.db", client_of(qlik), *rules, timers=timers) as rig:
+        problem = rig.engine.server_tasks().problem
+        assert problem.endswith("not among these: old name, nightly.")
+        assert kinds(by_name(rig.engine.server_tasks())["Sales"]) == [("rule", "good")]
+        assert task.id
+    with Rig(tmp_path / "other.db", client_of(qlik), *rules[:2]) as rig:
+        assert "The task of old name is not" in rig.engine.server_tasks().problem
+
+
 def test_one_kind_of_triggers_is_shown_without_rights_for_the_other(
     qlik: SimulatedQlik, tmp_path: Path
 ) -> None:
@@ -191,13 +213,13 @@ def test_an_older_list_is_shown_while_the_server_is_away(
     qlik: SimulatedQlik, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says so; without any list the error is the answer."""
-    qlik.add_task("Sales")
+    qlik.add_task("Sales", every_s=7200)
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         rig.engine.server_tasks()
         qlik.stop()
         monkeypatch.setattr(rig.engine._tasks, "_taken", None)
         answer = rig.engine.server_tasks()
-        assert list(by_name(answer)) == ["Sales"]
+        assert kinds(by_name(answer)["Sales"]) == [("schedule", "Schedule of Sales")]
         assert "an older one" in answer.problem
         monkeypatch.setattr(rig.engine._tasks, "_tasks", {})
         with pytest.raises(QlikError):
