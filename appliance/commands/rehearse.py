@@ -130,7 +130,7 @@ def _rehearse(
         known_since_ns=happened.known_since_ns,
         waiting=rehearsal.waiting,
         catalogue=tasks.source,
-        assumed=sorted(rehearsal_text.name_of(one) for one in rehearsal.assumed.values()),
+        assumed=sorted(rehearsal_text.name_of(one) for one in rehearsal.assumed),
         guessed=sorted(map(rehearsal.name_of, rehearsal.guessed)),
     )
 

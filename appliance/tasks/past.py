@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from appliance.tasks.records import Record
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.store import TaskHistory
 from appliance.tasks.triggers import Options
+
+SAME_START_NS = 30 * 10**9
+"""A rehearsed start this close to the real one of the same message is that start."""
 
 _decode_record = msgspec.msgpack.Decoder(Record).decode
 _decode_history = msgspec.msgpack.Decoder(TaskHistory).decode
@@ -128,6 +132,39 @@ def read(path: Path, since_ns: int, until_ns: int) -> Past:
         if history.name and task_id not in past.tasks:
             past.tasks[task_id] = Task(task_id, history.name)
     return past
+
+
+class RealStarts:
+    """The starts of the past, by what asked for them."""
+
+    def __init__(self, past: Past) -> None:
+        runs = {run.id: run for run in past.runs if run.begun_ns is not None}
+        self._by_message = {
+            (answer.seq, runs[answer.execution].task_id): runs[answer.execution]
+            for answer in past.answers
+            if answer.execution in runs
+        }
+        self._by_rule: dict[tuple[str, str], list[PastRun]] = {}
+        for run in sorted(runs.values(), key=_begun):
+            if run.kind == "message":
+                self._by_message[run.seq, run.task_id] = run
+                self._by_rule.setdefault((run.rule, run.task_id), []).append(run)
+
+    def of_message(self, seq: int, task_id: str) -> PastRun | None:
+        """The start of a task that a message asked for, or was merged into."""
+        return self._by_message.get((seq, task_id))
+
+    def near(self, rule: str, task_id: str, at_ns: int) -> PastRun | None:
+        """The start of a task by a rule that is closest to a time, within ``SAME_START_NS``."""
+        runs = self._by_rule.get((rule, task_id), [])
+        at = bisect_left(runs, at_ns, key=_begun)
+        for one in sorted(runs[max(0, at - 1) : at + 1], key=lambda one: abs(_begun(one) - at_ns)):
+            return one if abs(_begun(one) - at_ns) < SAME_START_NS else None
+        return None
+
+
+def _begun(run: PastRun) -> int:
+    return run.begun_ns or 0
 
 
 _ANSWER = PastAnswer.__struct_fields__

@@ -6,7 +6,8 @@ takes. What timers, operators, calls over HTTP and others started happens again 
 Outcomes are those of the rehearsed runs, so chains of tasks follow them. No threads, clock, disk or
 network.
 
-Not for: reading the journal (journal/search.py) or ``tasks.db`` (past.py), counting (rehearsed.py).
+Not for: reading the journal (journal/search.py) or ``tasks.db`` (past.py), which tasks there are
+(rehearsal_tasks.py), counting (rehearsed.py).
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Container, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Container, Sequence
 
 import msgspec
 
@@ -37,23 +36,21 @@ from appliance.model import (
     outcome_of,
 )
 from appliance.qlik.server import Report
-from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import NO_SERVER, REDELIVERY, REPLAY
 from appliance.tasks.dedup import Redeliveries
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.outcome_forms import OutcomeForm, OutcomeForms
 from appliance.tasks.outcomes import Outcomes
-from appliance.tasks.past import Past, PastRun
+from appliance.tasks.past import SAME_START_NS, Past, PastRun, RealStarts
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.records import Record
+from appliance.tasks.rehearsal_tasks import Catalogue, RehearsalTasks
 from appliance.tasks.rehearsed import Tally
-from appliance.tasks.request_book import SECOND_NS, to_ns
-from appliance.tasks.resolution import Resolution
+from appliance.tasks.request_book import to_ns
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import RequestState
 from appliance.tasks.store import Changes, Publication
-from appliance.tasks.together import parts_of
 from appliance.tasks.triggers import Trigger
 from appliance.tasks.verdicts import Triggers, Verdict
 
@@ -61,12 +58,8 @@ UNKNOWN_DURATION_S = 60.0
 """For a task of which no duration is known."""
 _LEAST_DURATION_S = 1.0
 """A chain whose runs take no time would not get on."""
-MOST_ASSUMED = 1000
-"""Tasks that are taken for granted: a payload can name any."""
-_UNKNOWN = frozenset({"unknown task", "not all"})
-"""Labels of rejections that a task may be the reason of which is not known."""
-_SAME_START_NS = 30 * SECOND_NS
-"""A rehearsed start this close to the real one of the same message is that start."""
+_MOST_GUESSED = 1000
+"""Tasks without a known duration that are named."""
 _FIRST_OWN_SEQ = LARGEST_SEQ // 2
 """Numbers of outcomes that a rehearsal makes: no journal has so many messages."""
 _ENDS = frozenset(
@@ -91,16 +84,6 @@ class Setting(msgspec.Struct, frozen=True):
     max_running: int | None = None
 
 
-class Tasks(Protocol):
-    """The tasks that selectors are held against; nothing waits."""
-
-    is_complete: bool
-    """Whether it is the server's list, so that a task which is not in it does not exist."""
-
-    def tasks(self) -> Sequence[Task]: ...
-    def apps(self) -> Sequence[Task]: ...
-
-
 class Unmet(msgspec.Struct, frozen=True):
     """Messages on the topic of a rule that it did not act on."""
 
@@ -115,13 +98,19 @@ class Rehearsal:
     """One rehearsal. ``take`` gets the messages in order, ``finish`` the end of the stretch."""
 
     def __init__(
-        self, setting: Setting, tasks: Tasks, past: Past, since_ns: int, *, today_ns: int = 0
+        self,
+        setting: Setting,
+        catalogue: Catalogue,
+        past: Past,
+        since_ns: int,
+        *,
+        today_ns: int = 0,
     ) -> None:
         """Nothing has come yet.
 
         Args:
             setting: what is rehearsed.
-            tasks: the catalogue.
+            catalogue: the tasks that there are.
             past: what really happened since ``since_ns``.
             since_ns: the stretch begins here.
             today_ns: starts from here on are counted besides.
@@ -134,26 +123,21 @@ class Rehearsal:
         self.matched: dict[str, int] = {}
         """Messages that each rule acted on, by its name."""
         self._unmet: dict[Trigger, tuple[int, Message]] = {}
-        self.assumed: dict[str, Task] = {}
-        """Tasks that the catalogue does not have and that were taken for granted, by id."""
         self.guessed: set[str] = set()
         """Tasks of which no duration is known."""
         self._setting = setting
-        self._catalog = tasks
-        self._list = TaskList(_Listed(tasks, self.assumed))
-        self._list.get()
-        self._resolution = Resolution(self._list, AllowList(setting.allow))
+        self._tasks = RehearsalTasks(catalogue, setting.allow)
         self._redeliveries = Redeliveries()
         self._redeliveries.load(past.sightings)
         self._planner = Planner(
             Limits(slots=setting.max_concurrent, max_running=setting.max_running),
-            known=self._list.known,
+            known=self._tasks.known,
             chance=random.Random(0),  # noqa: S311 - the same journal gives the same answer
         )
         self._planner.histories.update(past.histories)
         self._outcomes = Outcomes(setting.service_name, self.triggers.concern)
         self._outcomes.forms = OutcomeForms(
-            setting.outcomes, setting.service_name, self._list.known
+            setting.outcomes, setting.service_name, self._tasks.known
         ).of
         levels = {setting.service_name}
         levels.update(
@@ -168,10 +152,7 @@ class Rehearsal:
         self._own: deque[Message] = deque()
         """Outcomes that rules listen for, in their order."""
         self._own_seq = _FIRST_OWN_SEQ
-        self._real = _starts_by_message(past)
-        self._real_by_rule: dict[tuple[str, str], list[PastRun]] = {}
-        for run in sorted(set(self._real.values()), key=_begun):
-            self._real_by_rule.setdefault((run.rule, run.task_id), []).append(run)
+        self._real = RealStarts(past)
         self._happened: dict[int, PastRun] = {}
         """The real runs that requests of others stand for, by the request's number."""
         for run in past.runs:
@@ -191,6 +172,11 @@ class Rehearsal:
     def finish(self, until_ns: int) -> None:
         """Let the rest of the time pass; what still waits then stays without an outcome."""
         self._go_on(until_ns)
+
+    @property
+    def assumed(self) -> Collection[Task]:
+        """Tasks that the catalogue does not have and that were taken for granted."""
+        return self._tasks.assumed.values()
 
     @property
     def waiting(self) -> int:
@@ -320,15 +306,11 @@ class Rehearsal:
 
     def _resolve(self, record: Record) -> None:
         planner, cause = self._planner, record.execution.cause
-        found = self._resolution.resolve(
+        found = self._tasks.resolve(
             record.selector,
             record.options.reload,
             lambda task: task == cause.about or self._outcomes.is_about(cause.topic, task),
         )
-        if isinstance(found, Rejection) and found.label in _UNKNOWN and self._assume_parts(record):
-            found = self._resolution.resolve(
-                record.selector, record.options.reload, lambda _task: False
-            )
         if isinstance(found, Rejection):
             planner.not_allowed(record, found, self._now)
             return
@@ -342,16 +324,11 @@ class Rehearsal:
 
     def _start(self, record: Record) -> None:
         planner, task_id, now = self._planner, record.execution.task_id, self._now
-        refusal = self._resolution.refusal(task_id)
-        if refusal is None and self._list.known(task_id) is None:
-            if not self._catalog.is_complete:
-                self._assume(TaskSelector("id", task_id))  # an id alone is enough to start
-            else:
-                refusal = Rejection("unknown task", f"The server lists no task {task_id}.")
+        refusal = self._tasks.refusal(task_id)
         if refusal is not None:
             planner.not_allowed(record, refusal, now)
             return
-        task = self._list.known(task_id)
+        task = self._tasks.known(task_id)
         if task is not None and not task.enabled:
             planner.refused(record, "The task is disabled.", now)
             return
@@ -370,12 +347,12 @@ class Rehearsal:
         real = self._happened.pop(record.id, None) or self._real_start(execution)
         if real is not None and real.begun_ns is not None and real.ended_ns is not None:
             state = real.state if real.state in _ENDS else ExecutionState.SUCCEEDED
-            if abs(real.begun_ns - now) < _SAME_START_NS and real.ended_ns > now:
+            if abs(real.begun_ns - now) < SAME_START_NS and real.ended_ns > now:
                 return real.ended_ns, state
             return now + max(1, real.ended_ns - real.begun_ns), state
         usual_s = self._planner.usual_s(execution.task_id)
         if usual_s is None:
-            if len(self.guessed) < MOST_ASSUMED:
+            if len(self.guessed) < _MOST_GUESSED:
                 self.guessed.add(execution.task_id)
             usual_s = UNKNOWN_DURATION_S
         return now + to_ns(max(usual_s, _LEAST_DURATION_S)), ExecutionState.SUCCEEDED
@@ -384,17 +361,9 @@ class Rehearsal:
         """The real start that a rehearsed one stands for."""
         cause = execution.cause
         if cause.seq < _FIRST_OWN_SEQ:
-            return self._real.get((cause.seq, execution.task_id))
+            return self._real.of_message(cause.seq, execution.task_id)
         # The outcome that asks for it has another number in the journal.
-        runs = self._real_by_rule.get((cause.rule, execution.task_id), [])
-        at = bisect_left(runs, self._now, key=_begun)
-        near = min(
-            runs[max(0, at - 1) : at + 1],
-            key=lambda one: abs(_begun(one) - self._now),
-            default=None,
-        )
-        is_near = near is not None and abs(_begun(near) - self._now) < _SAME_START_NS
-        return near if is_near else None
+        return self._real.near(cause.rule, execution.task_id, self._now)
 
     def _end(self, record: Record, run: str, state: ExecutionState) -> None:
         planner, now = self._planner, self._now
@@ -404,41 +373,6 @@ class Rehearsal:
             # There is no log; the run's end is told.
             planner.logs.begin(now)
             planner.logs.fetched(record, ())
-
-    # --- tasks that are not known -------------------------------------------------------------
-
-    def _assume_parts(self, record: Record) -> bool:
-        """Take it for granted that there is what a request names, unless the catalogue is whole."""
-        if self._catalog.is_complete:
-            return False
-        for part in parts_of(record.selector, record.options.reload):
-            if not self._list.find(part.selector, part.reload) and not self._assume(part.selector):
-                return False
-        return True
-
-    def _assume(self, selector: TaskSelector) -> bool:
-        """Take it for granted that there is a task as the selector says; ``False``: too many."""
-        if len(self.assumed) >= MOST_ASSUMED:
-            return False
-        if selector.kind == "id":
-            task = Task(selector.value, "")
-        else:
-            number = f"assumed-{len(self.assumed) + 1}"
-            match selector.kind:
-                case "name":
-                    task = Task(number, selector.value)
-                case "tag":
-                    task = Task(number, selector.text, tags=(selector.value,))
-                case "property":
-                    pair = (selector.key, selector.value)
-                    task = Task(number, selector.text, properties=(pair,))
-                case _:
-                    task = Task(
-                        number, selector.text, app_id=selector.value, app_name=selector.value
-                    )
-        self.assumed[task.id] = task
-        self._list.get(-1.0)
-        return True
 
     def name_of(self, task_id: str) -> str:
         """The task's name, its id where that is not known."""
@@ -518,36 +452,6 @@ _NOT_STARTED = {
     ExecutionState.SKIPPED: "skipped",
     ExecutionState.EXPIRED: "expired",
 }
-
-
-class _Listed:
-    """The catalogue, with the tasks that were taken for granted."""
-
-    def __init__(self, tasks: Tasks, assumed: dict[str, Task]) -> None:
-        self._tasks = tasks
-        self._assumed = assumed
-
-    def tasks(self) -> Sequence[Task]:
-        return (*self._tasks.tasks(), *self._assumed.values())
-
-    def apps(self) -> Sequence[Task]:
-        return self._tasks.apps()
-
-
-def _starts_by_message(past: Past) -> dict[tuple[int, str], PastRun]:
-    """The real starts by the message that asked for them, or was merged into them, and task."""
-    runs = {run.id: run for run in past.runs if run.begun_ns is not None}
-    found = {
-        (answer.seq, runs[answer.execution].task_id): runs[answer.execution]
-        for answer in past.answers
-        if answer.execution in runs
-    }
-    found.update({(run.seq, run.task_id): run for run in runs.values() if run.kind == "message"})
-    return found
-
-
-def _begun(run: PastRun) -> int:
-    return run.begun_ns or 0
 
 
 def _cause(message: Message, trigger: Trigger) -> Cause:

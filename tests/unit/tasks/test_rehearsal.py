@@ -259,7 +259,7 @@ def test_tasks_that_nobody_knows_are_taken_for_granted_only_without_the_servers_
     rehearsal, _ = rehearsed(engine, path, with_past=False, catalogue=Partly())
     assert rehearsal.tally.pairs["payload", "Else"].starts == 1
     assert rehearsal.tally.pairs["payload", "Sales"].starts == 1
-    monkeypatch.setattr("appliance.tasks.rehearsal.MOST_ASSUMED", 2)
+    monkeypatch.setattr("appliance.tasks.rehearsal_tasks.MOST_ASSUMED", 2)
     rehearsal, _ = rehearsed(engine, path, with_past=False, catalogue=Partly())
     assert len(rehearsal.assumed) == 2
     assert rehearsal.tally.total.rejected > 0
