@@ -1,10 +1,12 @@
 """The other screens and the acts, driven by keys."""
 
 import json
+import threading
 from datetime import datetime
 
 import msgspec
 import tomli
+
 import pytest
 from fake_engine import T0, TASKS, Clock, FakeEngine, S, story
 from screens import NARROW, WIDE, has_focus, settle, until
@@ -437,6 +439,30 @@ class TestTopics:
             await pilot.press("s")
             text = await settle(pilot)
             assert "90%" in next(row for row in text.split("\n") if "chatty" in row)
+
+    async def test_very_many_topics_are_put_in_order_by_a_thread(self):
+        """Among 20,000 topics the busiest are on Live, and the tree is on Topics."""
+        engine = story()
+        callers = set()
+        states = [
+            TopicState(f"hall/{n % 100}/cell/{n}", n % 7 + 1, float(n == 4711), 1, 1, bytes=n)
+            for n in range(20_000)
+        ]
+
+        def topics(limit):
+            callers.add(threading.current_thread() is threading.main_thread())
+            return sorted(states, key=lambda one: -one.rate)[:limit]
+
+        engine.topics = topics
+        engine.changes["topics_known"] = 20_000
+        async with app_for(engine).run_test(size=WIDE) as pilot:
+            await until(pilot, "hall/11/cell/4711")
+            await pilot.press("2")
+            text = await until(pilot, "20,000 topics")
+            assert "▸ hall (20000)" in text
+            await pilot.press("right", "s")
+            assert "▸ 10/cell (200)" in await until(pilot, "TOPIC▼")
+        assert callers == {False}
 
     async def test_an_engine_without_topic_counts(self):
         """The tree is made of the messages at hand then."""

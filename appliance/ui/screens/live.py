@@ -27,6 +27,8 @@ _BUSIEST = 60
 """Topics that the panel of a wide terminal has at most."""
 
 _BUSIEST_EVERY_NS = 1_000_000_000
+_ASKED_AT_ONCE = 2_000
+"""Topics of which the busiest are found in a few milliseconds; among more, a thread finds them."""
 
 
 class LiveScreen(MessageListPage):
@@ -188,14 +190,24 @@ class LiveScreen(MessageListPage):
         """The busiest topics, asked for once a second; the appliance's own if Live shows them."""
         if not self._busiest_ns <= now_ns < self._busiest_ns + _BUSIEST_EVERY_NS:
             self._busiest_ns = now_ns
-            try:
-                found = self.host.engine.topics(_BUSIEST)
-            except ApplianceError:  # an engine that does not count them
-                found = ()
-            own = ("$", f"{self.host.snapshot.name}/")
-            shown = self.host.remembered.show_own
-            self._topics = [one for one in found if shown or not one.topic.startswith(own)]
+            engine = self.host.engine
+
+            def ask() -> Sequence[TopicState]:
+                try:
+                    return engine.topics(_BUSIEST)
+                except ApplianceError:  # an engine that does not count them
+                    return ()
+
+            if self.host.snapshot.topics_known <= _ASKED_AT_ONCE:
+                self._found_busiest(ask())
+            else:
+                self.host.background.fetch(ask, self._found_busiest, group="busiest")
         return self._topics
+
+    def _found_busiest(self, found: Sequence[TopicState]) -> None:
+        own = ("$", f"{self.host.snapshot.name}/")
+        shown = self.host.remembered.show_own
+        self._topics = [one for one in found if shown or not one.topic.startswith(own)]
 
     def _update_peek(self, snapshot: Snapshot, now_ns: int) -> None:
         pane = self.query_one("#peek", Pane)
