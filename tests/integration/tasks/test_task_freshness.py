@@ -272,3 +272,14 @@ def test_messages_beyond_the_bound_are_counted(qlik, task, tmp_path, monkeypatch
         rig.source.put(START_TOPIC, task.id)
         rig.source.put(START_TOPIC, other.id)
         rig.wait_until(lambda: rig.engine.counters()[Counter.FRESHNESS_MESSAGES_LEFT_OUT] == 1)
+
+
+def test_what_is_held_says_so(qlik, task, tmp_path):
+    """The reason is the hold, with who made it and why."""
+    with open_rig(qlik, tmp_path) as rig:
+        rig.wait_until(lambda: rig.engine.tasks())
+        rig.engine.holding.hold("task", task.id, None, "new disks", False, "ann")
+        rig.source.put(START_TOPIC, task.id)
+        rig.wait_until(lambda: (one := found(rig)) is not None and one.kind == "hold")
+        held = found(rig)
+        assert held is not None and "ann" in held.why and "new disks" in held.why
