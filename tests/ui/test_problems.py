@@ -5,7 +5,13 @@ from fake_engine import S, Clock, FakeEngine, story
 from screens import NARROW, WIDE, settle, until
 
 from appliance.counters import Counter
-from appliance.engine_api import CounterBite, FailingTask, TimerState
+from appliance.engine_api import (
+    Acknowledgement,
+    CounterBite,
+    FailingTask,
+    HoldState,
+    TimerState,
+)
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
@@ -217,3 +223,24 @@ async def test_a_counter_of_losses_says_since_when_and_stands_once():
         text = await until(pilot, "last at")
         assert words(counter.text) in words(text)
         assert "noted since the start 0" in text
+
+
+async def test_text_of_others_in_acknowledgements_and_holds_is_made_safe():
+    """A note, a name or a reason moves no cursor and hides nothing."""
+    evil = "evil\x1b[2J\u202e\x9b31m\r\nnext"
+    engine = engine_with_a_failure()
+    now = engine.clock_ns()
+    engine.changes["acknowledged"] = (
+        Acknowledgement("task", "id-hr", "77", evil, now, evil, evil, evil),
+    )
+    engine.changes["failing_acknowledged"] = 1
+    engine.held["client", evil] = HoldState("client", evil, None, evil, evil, now, title=evil)
+    async with app_for(engine).run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await pilot.press("!", "down")
+        texts = [await until(pilot, "acknowledged by")]
+        await pilot.press("up", "H")
+        texts.append(await until(pilot, "It is held"))
+        for text in texts:
+            assert "evil" in text
+            assert not {"\x1b", "\u202e", "\x9b", "\r"} & set(text)
