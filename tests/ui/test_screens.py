@@ -440,6 +440,7 @@ class TestTopics:
             text = await settle(pilot)
             assert "90%" in next(row for row in text.split("\n") if "chatty" in row)
 
+    @pytest.mark.campaign
     async def test_very_many_topics_are_put_in_order_by_a_thread(self):
         """Among 20,000 topics the busiest are on Live, and the tree is on Topics."""
         engine = story()

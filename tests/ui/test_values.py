@@ -44,7 +44,7 @@ def row_of(text, name):
     return next(row for row in text.split("\n") if f" {name} " in row)
 
 
-@pytest.mark.parametrize("size", [NARROW, WIDE])
+@pytest.mark.parametrize("size", [NARROW, pytest.param(WIDE, marks=pytest.mark.campaign)])
 async def test_a_topic_is_plotted_with_lowest_mean_and_highest(size):
     """v on a topic: the first of its numbers at once, others by a key, each with its sign."""
     async with app_for(a_press()).run_test(size=size) as pilot:
@@ -69,6 +69,7 @@ async def test_a_topic_is_plotted_with_lowest_mean_and_highest(size):
         assert "One value is always plotted" in said(pilot)
 
 
+@pytest.mark.campaign
 async def test_curves_are_told_apart_without_colour(monkeypatch):
     """With NO_COLOR each is drawn of its digit."""
     monkeypatch.setenv("NO_COLOR", "1")
@@ -80,6 +81,7 @@ async def test_curves_are_told_apart_without_colour(monkeypatch):
         assert "22222" in text
 
 
+@pytest.mark.campaign
 async def test_the_time_is_chosen_by_keys():
     async with app_for(a_press()).run_test(size=NARROW) as pilot:
         await settle(pilot)
@@ -107,6 +109,7 @@ async def test_what_comes_meanwhile_is_added():
         assert "5" in row_of(text, "new")
 
 
+@pytest.mark.campaign
 async def test_a_plain_number_and_a_level_of_topics():
     engine = story()
     engine.publish_from("hall/temp", b"21.5")
@@ -130,6 +133,7 @@ async def test_without_a_topic_it_says_what_to_do():
         assert "[2]Topics" in await until(pilot, "[2]Topics")
 
 
+@pytest.mark.campaign
 async def test_nothing_is_read_for_a_page_that_has_been_left():
     engine = a_press()
     async with app_for(engine).run_test(size=NARROW) as pilot:
@@ -165,6 +169,7 @@ async def test_an_appliance_that_has_no_values_is_asked_once():
         assert len(asked) == 1
 
 
+@pytest.mark.campaign
 async def test_the_points_of_the_curves_are_exported(tmp_path):
     async with app_for(a_press(), exports=tmp_path).run_test(size=NARROW) as pilot:
         await settle(pilot)
