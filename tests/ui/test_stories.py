@@ -249,3 +249,24 @@ def test_a_failure_that_is_known(site):
     until(lambda: site.health()["status"] == "ok", "health agrees")
     site.publish("qliksense/start_task", site.hr.id.encode())
     window.wait("▲ Reload HR failed")
+
+
+def test_what_floods_the_broker_and_since_when(site):
+    """``2 s s`` puts it on top with its share; ``v`` there plots what it sends."""
+    window = site.window
+    site.publish("plant/1/temp", b'{"t": 21.5}')
+    for number in range(4):
+        site.publish("camera/7/frames", b'{"frame": %d, "pixels": "%s"}' % (number, b"x" * 5000))
+    window.wait("camera/7/frames")
+    site.press("2")
+    window.wait("camera/7/frames", "plant/1/temp")
+    for order in ("name", "bytes a second", "messages", "bytes"):
+        site.press("s")
+        window.wait(f"sorted by {order}")
+    site.press("Home")
+    text = window.wait("▌  camera/7/frames")
+    row = next(line for line in text.split("\n") if "camera/7/frames" in line)
+    assert row.split()[-2] != "100%"
+    assert any(part.endswith("%") and int(part[:-1]) > 90 for part in row.split())
+    site.press("v")
+    window.wait("── camera/7/frames ── 1 hour", "1 frame", "all read")
