@@ -43,11 +43,16 @@ def of_execution(execution: Execution) -> list[Target]:
     cause = execution.cause
     if cause.kind == "message":
         found += [Target("trigger", cause.rule)] if cause.rule else []
-        is_client = cause.client_id and not cause.client_id.startswith("$")
-        found += [Target("client", cause.client_id)] if is_client else []
+        found += of_client(cause.client_id)
     elif cause.kind == "timer" and cause.rule:
         found.append(Target("timer", cause.rule))
     return found
+
+
+def of_client(client_id: str) -> list[Target]:
+    """A client; nothing for the appliance itself, a bridge or HTTP."""
+    is_client = client_id and not client_id.startswith("$")
+    return [Target("client", client_id)] if is_client else []
 
 
 def of_server_task(item: ServerTask) -> list[Target]:

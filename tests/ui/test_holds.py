@@ -98,6 +98,7 @@ async def test_what_is_wrong_with_the_end_is_said_and_nothing_is_held():
     ("keys", "changes", "held"),
     [
         (["4"], {}, ("client", "cam1")),
+        (["enter"], {}, ("client", "plc-01")),
         (
             ["3", "shift+tab"],
             {"rules": (RuleState("start", "qliksense/start_task", "the task"),)},

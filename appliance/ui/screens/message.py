@@ -17,7 +17,8 @@ from appliance.engine_api import Mark, Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.mqtt import topics
-from appliance.ui import formats, journal_lookup, keys, payload
+from appliance.ui import formats, hold_targets, journal_lookup, keys, payload
+from appliance.ui.hold_targets import Target
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
@@ -223,6 +224,14 @@ class MessageScreen(Page):
         self._form = form
         self.query_one(Viewer).action_first()
         self.host.show_now()
+
+    def hold_targets(self) -> Sequence[Target]:
+        """What it started, and its client."""
+        engine, message = self.host.engine, self._message
+        mark = engine.marks([message.seq]).get(message.seq)
+        execution = engine.execution(mark.execution) if mark is not None else None
+        found = [] if execution is None else hold_targets.of_execution(execution)
+        return [*found, *hold_targets.of_client(message.client_id)]
 
     def action_pretty(self) -> None:
         """Pretty or raw."""
