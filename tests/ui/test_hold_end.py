@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.ui.hold_end import HoldEndError, parse
@@ -65,6 +65,7 @@ def test_what_is_wrong_is_said_with_what_is_possible(text, why) -> None:
         parse(text, NOW, utc=True)
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=30), st.booleans())
 def test_any_text_is_a_time_to_come_or_refused(text, utc) -> None:
     try:

@@ -83,6 +83,7 @@ async def test_what_waits_for_a_hold_is_listed_below_it():
         assert "and 1 start; screen 3 has all" in text
 
 
+@pytest.mark.campaign
 async def test_what_is_wrong_with_the_end_is_said_and_nothing_is_held():
     engine = story()
     async with app_for(engine).run_test(size=NARROW) as pilot:
@@ -97,17 +98,18 @@ async def test_what_is_wrong_with_the_end_is_said_and_nothing_is_held():
 @pytest.mark.parametrize(
     ("keys", "changes", "held"),
     [
-        (["4"], {}, ("client", "cam1")),
-        (["enter"], {}, ("client", "plc-01")),
+        pytest.param(["4"], {}, ("client", "cam1"), marks=pytest.mark.campaign),
+        pytest.param(["enter"], {}, ("client", "plc-01"), marks=pytest.mark.campaign),
         (
             ["3", "shift+tab"],
             {"rules": (RuleState("start", "qliksense/start_task", "the task"),)},
             ("trigger", "start"),
         ),
-        (
+        pytest.param(
             ["3", "shift+tab"],
             {"rules": (), "timers": (TimerState("nightly", "schedule", None),)},
             ("timer", "nightly"),
+            marks=pytest.mark.campaign,
         ),
         (["3"], {}, ("task", TASKS[2].id)),
         pytest.param(["3", "enter"], {}, ("task", TASKS[2].id), marks=pytest.mark.campaign),
@@ -192,6 +194,7 @@ async def test_what_is_typed_or_pasted_at_once_goes_to_the_right_lines():
         assert act[3:5] == (engine.clock_ns() + 3600 * S, "new")
 
 
+@pytest.mark.campaign
 async def test_the_palette_holds_everything():
     engine = story()
     async with app_for(engine).run_test(size=NARROW) as pilot:
