@@ -283,7 +283,7 @@ class TopicsScreen(Page):
         if not found and node.path in self._values:
             found = [self._values[node.path]]
         utc = self.host.remembered.utc
-        head: list[Line] = [rule([(node.path, "head")], cells)]
+        head: list[Line] = [rule([(node.path, "head")], cells, view.sizes(node))]
         if node.leaf is not None and node.leaf.retained:
             self._ask_retained(node.leaf)
             if self._retained is not None and self._retained.topic == node.path:

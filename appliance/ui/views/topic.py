@@ -102,6 +102,15 @@ def row(
     )
 
 
+def sizes(node: TopicNode) -> Line:
+    """The bytes of a level: of its last payload, in all, and a second."""
+    parts = [f"last {formats.size(node.leaf.size)}"] if node.leaf is not None else []
+    parts.append(f"{formats.size(node.bytes)} in all")
+    if node.byte_rate >= 1:
+        parts.append(f"{formats.size(round(node.byte_rate))}/s")
+    return [(" ── ".join(parts), "dim")]
+
+
 def left_out(shown: int, snapshot: Snapshot) -> str:
     """That there are or were more topics than these, and which are missing; empty if none is."""
     if snapshot.topics_known > shown:
