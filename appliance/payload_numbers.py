@@ -9,7 +9,6 @@ Not for: one value by its path (recorders/rows.py), plots (plot.py).
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +22,11 @@ MAX_NUMBERS = 200
 MAX_PAYLOAD = 1024 * 1024
 """Bytes; a longer payload has no numbers here."""
 MAX_DEPTH = 20
+MAX_PATH = 256
+"""Characters of a path; what has a longer one is left out. A key may be as long as its payload, and
+each of the numbers below it would repeat it."""
+MAX_SIZE = 1e200
+"""A larger number is no measurement, and the sum of many has to be a number."""
 WHOLE = "$"
 
 _PLAIN_KEY = re.compile(r'[^.\[\]"\s]+')
@@ -33,7 +37,7 @@ _LONGEST_NUMBER = 40
 def numbers_in(
     payload: bytes, *, is_sparkplug: bool = False, names: Mapping[int, str] | None = None
 ) -> dict[str, float]:
-    """The finite numbers of a payload by their paths, in its order; empty if it has none.
+    """The numbers of a payload by their paths, in its order; empty if it has none.
 
     Args:
         payload: any bytes.
@@ -51,7 +55,7 @@ def numbers_in(
         for metric in metrics:
             if len(found) >= MAX_NUMBERS:
                 break
-            _walk(key_path("", metric.label(names or {})), metric.value, found, 1)
+            _walk_member("", metric.label(names or {}), metric.value, found, 1)
         return found
     try:
         value = msgspec.json.decode(payload)
@@ -72,11 +76,11 @@ def key_path(path: str, key: str) -> str:
 
 
 def _walk(path: str, value: Any, found: dict[str, float], depth: int) -> None:
-    if len(found) >= MAX_NUMBERS or depth > MAX_DEPTH:
+    if len(found) >= MAX_NUMBERS or depth > MAX_DEPTH or len(path) > MAX_PATH:
         return
     if isinstance(value, dict):
         for key, member in value.items():
-            _walk(key_path(path, key), member, found, depth + 1)
+            _walk_member(path, key, member, found, depth + 1)
     elif isinstance(value, list):
         for place, member in enumerate(value[:MAX_NUMBERS]):
             _walk(f"{path}[{place}]", member, found, depth + 1)
@@ -84,6 +88,11 @@ def _walk(path: str, value: Any, found: dict[str, float], depth: int) -> None:
         number = _number(value)
         if number is not None:
             found[path or WHOLE] = number
+
+
+def _walk_member(path: str, key: str, value: Any, found: dict[str, float], depth: int) -> None:
+    if len(key) <= MAX_PATH:
+        _walk(key_path(path, key), value, found, depth)
 
 
 def _number(value: Any) -> float | None:
@@ -95,11 +104,10 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= MAX_SIZE else None
 
 
 def _from_text(text: str) -> float | None:
     if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
         return None
-    number = float(text)
-    return number if math.isfinite(number) else None
+    return _number(float(text))

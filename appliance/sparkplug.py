@@ -27,6 +27,8 @@ MAX_DEPTH = 12
 _SHOWN_ITEMS = 100
 """Elements of an array or cells of a data set that are shown."""
 _SHOWN_BYTES = 64
+_SHOWN_NAME = 200
+"""Characters of a name that are shown: an alias or a column repeats its name at each value."""
 
 _KINDS = frozenset({"NBIRTH", "NDATA", "NDEATH", "NCMD", "DBIRTH", "DDATA", "DDEATH", "DCMD"})
 _TYPES = (
@@ -419,7 +421,7 @@ def lines(payload: Payload, names: Mapping[int, str]) -> list[str]:
     count = len(payload.metrics)
     head.append("1 metric" if count == 1 else f"{count} metrics")
     found = ["   ".join(head)]
-    labels = [one.label(names) or "(no name)" for one in payload.metrics]
+    labels = [_name_text(one.label(names)) or "(no name)" for one in payload.metrics]
     label_cells = min(40, max(map(len, labels), default=0))
     type_cells = max((len(one.type_name) for one in payload.metrics), default=0)
     for label, metric in zip(labels, payload.metrics, strict=True):
@@ -427,7 +429,9 @@ def lines(payload: Payload, names: Mapping[int, str]) -> list[str]:
         notes = [*metric.flags]
         if metric.timestamp_ms not in (None, payload.timestamp_ms):
             notes.append(time_text(metric.timestamp_ms or 0))
-        notes += [f"{key}={_value_text(value, 0)}" for key, value in metric.properties.items()]
+        notes += [
+            f"{_name_text(key)}={_value_text(value, 0)}" for key, value in metric.properties.items()
+        ]
         end = f"   ({', '.join(notes)})" if notes else ""
         line = f"{label:<{label_cells}}  {metric.type_name:<{type_cells}}  {text}{end}"
         found.append(line.rstrip())
@@ -441,6 +445,10 @@ def time_text(timestamp_ms: int) -> str:
     except OverflowError:
         return str(timestamp_ms)
     return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _name_text(name: str) -> str:
+    return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]}…"
 
 
 def _value_text(value: Any, datatype: int) -> str:
@@ -458,7 +466,7 @@ def _value_text(value: Any, datatype: int) -> str:
         shown = ", ".join(_value_text(each, 0) for each in value[:_SHOWN_ITEMS])
         return f"[{shown}{rest}]"
     if isinstance(value, dict):
-        parts = [f"{key}: {_value_text(each, 0)}" for key, each in value.items()]
+        parts = [f"{_name_text(key)}: {_value_text(each, 0)}" for key, each in value.items()]
         rest = f", … {len(parts)} in all" if len(parts) > _SHOWN_ITEMS else ""
         return "{" + ", ".join(parts[:_SHOWN_ITEMS]) + rest + "}"
     return str(value).lower() if isinstance(value, bool) else str(value)

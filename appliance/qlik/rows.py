@@ -39,6 +39,9 @@ _NAMES = {6: "Aborted", 8: "FinishedFail", 9: "Skipped", 11: "Error", 12: "Reset
 _ABORT_REASONS = {1: "by a person", 2: "because its time limit was reached", 3: "task deleted"}
 _TASK_FIELDS = ("reloadTask", "externalProgramTask", "userSyncTask")
 _DETAILS_LIMIT = 100
+_LARGEST = 2**63 - 1
+"""What databases and MessagePack have room for. In nanoseconds it is the year 2262: the year 9999
+of a trigger that never ends is none that is waited for."""
 _STATE_CHANGE = re.compile(r"Changing task state (?:from \w+ )?to (\w+)", re.IGNORECASE)
 _NOTES = (
     "Changing task state",
@@ -59,7 +62,10 @@ _RUNNING = ExecutionState.RUNNING
 
 
 def time_ns(text: object) -> int | None:
-    """A time of the server in nanoseconds since the epoch; ``None`` for its empty date (1753)."""
+    """A time of the server in nanoseconds since 1970.
+
+    ``None`` for its empty date (1753), and for a time without room in 64 bits.
+    """
     if not isinstance(text, str) or not text or text.startswith("1753-"):
         return None
     try:
@@ -68,7 +74,8 @@ def time_ns(text: object) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000) * 1_000_000
+    found = round(moment.timestamp() * 1000) * 1_000_000
+    return found if abs(found) <= _LARGEST else None
 
 
 def date_text(at_ns: int) -> str:
@@ -94,7 +101,9 @@ def text(row: Row, name: str) -> str:
 
 def number(row: Row, name: str) -> int:
     value = row.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST:
+        return 0
+    return value
 
 
 def tags(row: Row) -> tuple[str, ...]:

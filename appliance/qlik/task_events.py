@@ -7,6 +7,7 @@ Not for: requests (client_managed.py, cloud_tasks.py), what the appliance starts
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from appliance.qlik import rows
@@ -21,6 +22,7 @@ _UNITS = ("", "hour", "day", "week", "month", "")
 """By ``incrementOption``: once, hourly, daily, weekly, monthly, custom."""
 _PARTS = ((3, "week"), (2, "day"), (1, "hour"), (0, "minute"))
 """Places of ``incrementDescription`` ("minutes hours days weeks") and what they count."""
+_COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _ENDS = {1: "succeeded", 2: "failed"}
 """``ruleState`` of a composite rule."""
 
@@ -42,7 +44,7 @@ def _words(row: rows.Row) -> str:
         return "once"
     zone = rows.text(row, "timeZone")
     parts = rows.text(row, "incrementDescription").split()
-    if len(parts) == 4 and all(part.isdecimal() for part in parts):
+    if len(parts) == 4 and all(_COUNT.fullmatch(part) for part in parts):
         steps = [_step(int(parts[place]), unit) for place, unit in _PARTS if int(parts[place])]
         if steps:
             return f"every {' '.join(steps)} {zone}"[:_LONGEST].rstrip()

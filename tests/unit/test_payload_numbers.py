@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.config.value_path import MAX_STEPS, parse_path
-from appliance.payload_numbers import MAX_DEPTH, MAX_NUMBERS, numbers_in
+from sparkplug_payloads import part, whole
+
+from appliance.payload_numbers import MAX_DEPTH, MAX_NUMBERS, MAX_PATH, numbers_in
 
 
 def test_numbers_are_found_at_any_depth() -> None:
@@ -38,7 +40,7 @@ def test_a_plain_payload_is_a_number_itself(payload: bytes, number: float) -> No
 @pytest.mark.parametrize(
     "payload",
     [b"", b"on", b"1,5", b"nan", b"Infinity", b"1e999", b"12 bar", b"\xff\xfe", b"1_000", b"[" * 100_000, b"9" * 5000,
-     b'{"a": 1e999}', b'{"a": "inf"}', "\u0661".encode()],
+     b'{"a": 1e999}', b'{"a": "inf"}', b"1e300", b"-1.7e308", "\u0661".encode()],
 )  # fmt: skip
 def test_what_is_no_number_gives_none(payload: bytes) -> None:
     assert numbers_in(payload) == {}
@@ -51,6 +53,18 @@ def test_the_numbers_are_bounded() -> None:
     )
     assert len(numbers_in(json.dumps([[1] * 300] * 300).encode())) == MAX_NUMBERS
     assert MAX_DEPTH < MAX_STEPS
+
+
+def test_the_paths_are_bounded() -> None:
+    """Each number below a key repeats the key, which may be as long as the payload."""
+    one_key = json.dumps({"k" * 100_000: list(range(MAX_NUMBERS)), "short": 1}).encode()
+    assert numbers_in(one_key) == {"short": 1.0}
+    deep: object = 1
+    for _ in range(MAX_DEPTH - 1):
+        deep = {"k" * (MAX_PATH // 2): deep}
+    assert numbers_in(json.dumps({"deep": deep, "short": 1}).encode()) == {"short": 1.0}
+    alias = part(2, whole(2, 7) + whole(4, 3) + whole(10, 1))
+    assert numbers_in(alias, is_sparkplug=True, names={7: "n" * 100_000}) == {}
 
 
 _values = st.recursive(

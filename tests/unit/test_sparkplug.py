@@ -108,6 +108,17 @@ def test_nesting_is_bounded() -> None:
         read(data)
 
 
+def test_a_name_that_is_repeated_makes_no_text_longer_than_its_values() -> None:
+    """One alias, column or key of a megabyte at each of many values would be gigabytes."""
+    long = b"N" * 100_000
+    value = whole(2, 7) + whole(4, 3) + whole(10, 1)
+    cells = part(4, part(1, whole(1, 1))) * 50
+    data_set = whole(4, 16) + part(17, part(2, long) + cells)
+    shown = sparkplug.lines(read(part(2, value) * 500 + part(2, data_set)), {7: long.decode()})
+    assert len("".join(shown)) < 300_000
+    assert all("NNN…" in line for line in shown[1:])
+
+
 # --- against Protocol Buffers ------------------------------------------------------------------
 
 

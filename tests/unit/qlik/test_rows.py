@@ -141,4 +141,6 @@ def test_the_empty_date_is_no_time() -> None:
     """The year 1753 is Qlik's way to say never."""
     assert rows.time_ns(_NEVER) is None
     assert rows.time_ns("not a date") is None
+    assert rows.time_ns("9999-12-31T23:59:59.999Z") is None
+    assert rows.time_ns("0001-01-01T00:00:00.000Z") is None
     assert rows.time_ns(None) is None

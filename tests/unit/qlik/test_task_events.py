@@ -70,6 +70,10 @@ def test_the_schedule_of_a_cloud_task(start, text):
     assert found == ServerSchedule("t", next(iter(start)), text=text)
 
 
+def test_an_increment_that_no_calendar_has_is_left_out():
+    assert schedule({"incrementDescription": f"{'9' * 5000} 0 0 0"}).text == "by time"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
