@@ -19,7 +19,7 @@ from appliance.ui.settings import UiSettings
 pytestmark = pytest.mark.campaign  # storms take long
 
 KEYS = (
-    "f1 1 2 3 4 5 1 2 3 4 5 escape escape enter enter tab shift+tab question_mark slash ctrl+p "
+    "f1 1 2 3 4 5 7 1 2 3 4 5 7 v escape escape enter enter tab shift+tab question_mark slash ctrl+p "
     "up down left right home end j k t r p n y f m d s e c z x b space plus minus backspace J U exclamation_mark"
 ).split()
 PAUSES_S = (0, 0, 0, 0.001, 0.003, 0.01, 0.03)
