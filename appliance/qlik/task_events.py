@@ -8,18 +8,24 @@ Not for: requests (client_managed.py, cloud_tasks.py), what the appliance starts
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
+from typing import TypeVar
 
 from appliance.qlik import rows
 from appliance.qlik.server import ServerChain, ServerSchedule, TaskEvents
 
 MOST_EVENTS = 10_000
 """Triggers of each kind that are read; sites have as many as they have tasks."""
+MOST_OF_A_TASK = 100
+"""Triggers of one task and kind, and tasks that one trigger waits for."""
 _LONGEST = 100
 """Characters of a schedule in words."""
+_LONGEST_NAME = 250
 
 _UNITS = ("", "hour", "day", "week", "month", "")
 """By ``incrementOption``: once, hourly, daily, weekly, monthly, custom."""
+_Event = TypeVar("_Event", ServerSchedule, ServerChain)
 _PARTS = ((3, "week"), (2, "day"), (1, "hour"), (0, "minute"))
 """Places of ``incrementDescription`` ("minutes hours days weeks") and what they count."""
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
@@ -31,7 +37,7 @@ def schedule(row: rows.Row) -> ServerSchedule:
     """A schema event. Its task is empty if the user may not see it."""
     return ServerSchedule(
         task_id=rows.text(rows.session_task(row), "id").lower(),
-        name=rows.text(row, "name"),
+        name=rows.text(row, "name")[:_LONGEST_NAME],
         enabled=row.get("enabled") is not False,
         text=_words(row),
         next_ns=rows.time_ns(rows.inner(row, "operational").get("nextExecution")),
@@ -68,8 +74,8 @@ def chain(row: rows.Row) -> ServerChain:
     minutes += rows.number(bound, "minutes")
     return ServerChain(
         task_id=rows.text(rows.session_task(row), "id").lower(),
-        name=rows.text(row, "name"),
-        after=tuple(dict.fromkeys(after)),
+        name=rows.text(row, "name")[:_LONGEST_NAME],
+        after=tuple(dict.fromkeys(after))[:MOST_OF_A_TASK],
         enabled=row.get("enabled") is not False,
         within_s=max(0, minutes * 60 + rows.number(bound, "seconds")),
     )
@@ -77,10 +83,23 @@ def chain(row: rows.Row) -> ServerChain:
 
 def of_repository(times: Iterable[rows.Row], chains: Iterable[rows.Row]) -> TaskEvents:
     """What the rows of both kinds of events say."""
-    schedules = [one for one in map(schedule, times) if one.task_id]
-    after = [one for one in map(chain, chains) if one.task_id and one.after]
-    left_out = max(0, len(schedules) - MOST_EVENTS) + max(0, len(after) - MOST_EVENTS)
-    return TaskEvents(tuple(schedules[:MOST_EVENTS]), tuple(after[:MOST_EVENTS]), left_out)
+    schedules, more = _bounded(one for one in map(schedule, times) if one.task_id)
+    after, more_chains = _bounded(one for one in map(chain, chains) if one.task_id and one.after)
+    return TaskEvents(schedules, after, more + more_chains)
+
+
+def _bounded(found: Iterable[_Event]) -> tuple[tuple[_Event, ...], int]:
+    """The first ones, and how many are left out."""
+    kept: list[_Event] = []
+    of_task: Counter[str] = Counter()
+    left_out = 0
+    for one in found:
+        of_task[one.task_id] += 1
+        if len(kept) < MOST_EVENTS and of_task[one.task_id] <= MOST_OF_A_TASK:
+            kept.append(one)
+        else:
+            left_out += 1
+    return tuple(kept), left_out
 
 
 def of_cloud_task(task_id: str, row: rows.Row) -> ServerSchedule | None:

@@ -97,3 +97,14 @@ def test_what_is_beyond_the_bound_is_counted(monkeypatch):
     monkeypatch.setattr(task_events, "MOST_EVENTS", 2)
     found = of_repository([TASK] * 5, [])
     assert (len(found.schedules), found.left_out) == (2, 3)
+
+
+def test_the_triggers_of_one_task_are_bounded_and_their_names(monkeypatch):
+    """A row has to fit into an answer to an attached terminal."""
+    monkeypatch.setattr(task_events, "MOST_OF_A_TASK", 2)
+    other = {"name": "n" * 10_000, "reloadTask": {"id": "b"}}
+    waits = [{"reloadTask": {"id": str(number)}} for number in range(9)]
+    found = of_repository([TASK] * 5 + [other], [{**other, "compositeRules": waits}])
+    assert ([one.task_id for one in found.schedules].count("b"), found.left_out) == (1, 3)
+    assert len(found.schedules[-1].name) < 300
+    assert (len(found.chains[0].after), len(found.chains[0].name) < 300) == (2, True)
