@@ -670,6 +670,8 @@ class ExplainedStart(msgspec.Struct, frozen=True):
     execution: int = 0
     """Our id of the request that it is merged into; 0: none, or one of the same message."""
     checks: tuple[ExplainedCheck, ...] = ()
+    is_guess: bool = False
+    """Whether ``at_ns`` depends on something whose end is only guessed."""
 
 
 class ExplainedRule(msgspec.Struct, frozen=True):

@@ -18,13 +18,13 @@ from appliance.engine_api import ExplainedCheck, ExplainedRule, ExplainedStart, 
 from appliance.model import Cause, Message, Task, outcome_of
 from appliance.qlik.server import QlikError
 from appliance.tasks.catalog import AllowList, KnownTasks, TaskList
-from appliance.tasks.foresight import Foresight
+from appliance.tasks.foresight import Foreseen, Foresight, met
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection, WantedStart
 from appliance.tasks.resolution import Found, Resolution
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.state_store import StateStore
-from appliance.tasks.triggers import Options, Trigger
+from appliance.tasks.triggers import Trigger
 from appliance.tasks.verdicts import Check, Triggers, Verdict
 
 MAX_OTHERS = 200
@@ -83,7 +83,9 @@ class Explainer:
             for one in verdicts
             for start in one.starts
         ]
-        starts: dict[Trigger, list[ExplainedStart]] = {}
+        # Those that name their task by its id go without the list of tasks, so they are first.
+        order = sorted(range(len(wanted)), key=lambda one: wanted[one][1].selector.kind != "id")
+        foreseen: list[tuple[int, Foreseen]] = []
         with self._state.lock:
             circuit = self._state.circuit
             foresight = Foresight(
@@ -91,10 +93,14 @@ class Explainer:
                 circuit.next_check_ns if circuit.is_open else None,
                 self._state.clock_ns(),
             )
-            for verdict, start, found in wanted:
-                starts.setdefault(verdict.trigger, []).extend(
-                    self._foreseen(foresight, verdict, start, found)
-                )
+            for number in order:
+                found = self._foreseen(foresight, *wanted[number])
+                foreseen += [(number, one) for one in found]
+        all_met = met([one for _, one in foreseen])
+        starts: dict[Trigger, list[ExplainedStart]] = {}
+        numbered = zip((number for number, _ in foreseen), all_met, strict=True)
+        for number, one in sorted(numbered, key=lambda each: each[0]):
+            starts.setdefault(wanted[number][0].trigger, []).append(one.start)
         return starts
 
     def _found(self, message: Message, start: WantedStart) -> Found | Rejection | QlikError:
@@ -115,64 +121,49 @@ class Explainer:
         verdict: Verdict,
         start: WantedStart,
         found: Found | Rejection | QlikError,
-    ) -> Iterator[ExplainedStart]:
+    ) -> Iterator[Foreseen]:
         message, trigger, selector = verdict.message, verdict.trigger, start.selector
-        options = trigger.options_of(start)
+        options, name = trigger.options_of(start), selector.text
         cause = Cause(
             "message", 0, message.topic, message.client_id, trigger.name, outcome_of(message)
         )
         if isinstance(found, Rejection):
-            check = ExplainedCheck("task", False, selector.text, found.label, found.reason)
-            yield ExplainedStart(selector.text, "nothing", reason=found.reason, checks=(check,))
+            check = ExplainedCheck("task", False, name, found.label, found.reason)
+            nothing = ExplainedStart(name, "nothing", reason=found.reason, checks=(check,))
+            yield Foreseen(nothing, options, 0)
             return
+        first = foresight.one(selector, options, cause, name)
         if isinstance(found, QlikError):
-            yield self._not_known(foresight, selector, options, cause, found)
+            yield _not_known(first, selector, found)
             return
-        from_ns = 0
-        before: tuple[ExplainedCheck, ...] = ()
-        if selector.kind != "id":
+        is_by_id = selector.kind == "id"
+        if not is_by_id and first.starts_ns is None:
             # Until its tasks are found, the request waits by its own name.
-            first = foresight.one(selector, options, cause, selector.text)
-            if first.effect != "start":
-                yield first
-                return
-            from_ns, before = first.at_ns or 0, first.checks
+            yield first
+            return
         for task, reload in found:
-            of_task = msgspec.structs.replace(options, reload=reload)
-            check = ExplainedCheck("task", True, selector.text, _shown(task))
+            check = ExplainedCheck("task", True, name, _shown(task))
             refused = self._allowed(task)
             if not refused.ok:
-                yield ExplainedStart(
+                nothing = ExplainedStart(
                     task.name, "nothing", task.id, reason=refused.reason, checks=(check, refused)
                 )
+                yield Foreseen(nothing, options, 0)
                 continue
-            one = foresight.one(
-                TaskSelector("id", task.id), of_task, cause, task.name, from_ns=from_ns
-            )
-            # The wait of the selector is over before the task's own begins.
+            one = first
+            before: tuple[ExplainedCheck, ...] = ()
+            if not is_by_id:
+                of_task = msgspec.structs.replace(first.options, reload=reload)
+                one = foresight.found(first._replace(options=of_task), task.id, task.name, cause)
+                before = first.start.checks
+            # The wait by its name is over before that of the task begins.
             waits = {wait.field: wait for wait in before if wait.waits}
-            checks = (waits.get(each.field, each) for each in one.checks)
-            yield msgspec.structs.replace(one, checks=(check, refused, *checks))
-
-    def _not_known(
-        self,
-        foresight: Foresight,
-        selector: TaskSelector,
-        options: Options,
-        cause: Cause,
-        error: QlikError,
-    ) -> ExplainedStart:
-        """A start whose tasks the server would have to name, which does not answer."""
-        name = selector.text
-        one = foresight.one(selector, options, cause, name)
-        reason = f"The server can't be asked for its tasks: {error}"
-        check = ExplainedCheck("task", True, name, "not known", reason, waits=True)
-        if selector.kind == "id":
-            return msgspec.structs.replace(one, checks=(check, *one.checks))
-        effect = "wait" if one.effect == "start" else one.effect
-        return msgspec.structs.replace(
-            one, effect=effect, at_ns=None, reason=reason, checks=(check, *one.checks)
-        )
+            checks = (waits.get(each.field, each) for each in one.start.checks)
+            yield one._replace(
+                start=msgspec.structs.replace(
+                    one.start, what=task.name, checks=(check, refused, *checks)
+                )
+            )
 
     def _allowed(self, task: Task) -> ExplainedCheck:
         try:
@@ -182,6 +173,18 @@ class Explainer:
         if refusal is not None:
             return ExplainedCheck("[allow]", False, "", "does not have it", refusal.reason)
         return ExplainedCheck("[allow]", True, found="may be started")
+
+
+def _not_known(first: Foreseen, selector: TaskSelector, error: QlikError) -> Foreseen:
+    """A start whose tasks the server would have to name, which does not answer."""
+    reason = f"The server can't be asked for its tasks: {error}"
+    check = ExplainedCheck("task", True, selector.text, "not known", reason, waits=True)
+    start = msgspec.structs.replace(first.start, checks=(check, *first.start.checks))
+    if selector.kind != "id" and start.effect == "start":
+        start = msgspec.structs.replace(
+            start, effect="wait", at_ns=None, is_guess=True, reason=reason
+        )
+    return first._replace(start=start)
 
 
 def rules_alone(message: Message, hearing: Hearing) -> Explanation:

@@ -8,14 +8,14 @@ Not for: rules and tasks (explanation.py), or deciding when requests go (dispatc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from appliance.engine_api import ExplainedCheck, ExplainedStart
 from appliance.model import Cause, ReloadOptions
-from appliance.tasks.dispatcher import RUNS_ALREADY, Placement, quiet_ns
+from appliance.tasks.dispatcher import RUNS_ALREADY, WAITS_FOR_COOLDOWN, Placement, quiet_ns
 from appliance.tasks.holds import asker_of
 from appliance.tasks.planner import Planner
 from appliance.tasks.queues import key_of_selector, merges
@@ -27,6 +27,9 @@ from appliance.tasks.triggers import Options
 
 _MAX_WAITS = 8
 """Waits of one request that are followed, one after the other."""
+_SAME_MESSAGE = "A start of the same message answers it, too."
+_EXPIRES = "Not wanted any more when its turn comes (expire)."
+_FIRST_RUNS = "Waits for the end of a run that the same message starts."
 _IF_RUNNING = {
     "queue_one": "waits for the end of a run",
     "skip": "starts nothing while it runs",
@@ -42,58 +45,113 @@ class _Prospect(NamedTuple):
     end: Placement
 
 
+class Foreseen(NamedTuple):
+    """What becomes of one request, and what it takes to see how it meets others."""
+
+    start: ExplainedStart
+    options: Options
+    """Its own, or those of the request that it is merged into."""
+    asked_ns: int
+    """When it, or the request that it is merged into, was asked for first."""
+
+    @property
+    def starts_ns(self) -> int | None:
+        """When it starts if nothing else happens, ``None`` if that can only be guessed."""
+        return None if self.start.is_guess else self.start.at_ns
+
+
 class Foresight:
-    """What the dispatcher would do with a request, now. The state store's lock guards it."""
+    """What the dispatcher would do with the requests of one message, now.
+
+    The state store's lock guards it. Requests that begin by their task's id are asked about first:
+    the others wait for the server's list of tasks.
+    """
 
     def __init__(self, planner: Planner, next_check_ns: int | None, now: int) -> None:
         self._planner = planner
         self._dispatcher = planner.dispatcher
         self._next_check_ns = next_check_ns
         self._now = now
-        self._asked: dict[tuple[object, ReloadOptions], str] = {}
-        """Requests of the same message, by what further ones are merged by."""
+        self._asked: dict[tuple[object, ReloadOptions], int | None] = {}
+        """When requests of the same message start, by what further ones are merged by."""
 
-    def one(
+    def one(self, selector: TaskSelector, options: Options, cause: Cause, what: str) -> Foreseen:
+        """What becomes of a request."""
+        return self._of(selector, options, cause, what, at_ns=self._now, asked_ns=self._now)
+
+    def found(self, first: Foreseen, task_id: str, what: str, cause: Cause) -> Foreseen:
+        """What becomes of a request when its task is found, after the wait of ``first``."""
+        found = self._of(
+            TaskSelector("id", task_id),
+            first.options,
+            cause,
+            what,
+            at_ns=first.starts_ns or self._now,
+            asked_ns=first.asked_ns,
+            is_found=True,
+        )
+        if not first.start.execution or found.start.effect == "nothing":
+            return found
+        reason = f"{_answers(first.start.execution)} {found.start.reason}".rstrip()
+        merged = msgspec.structs.replace(
+            found.start, effect="merge", execution=first.start.execution, reason=reason
+        )
+        return found._replace(start=merged)
+
+    def _of(
         self,
         selector: TaskSelector,
         options: Options,
         cause: Cause,
         what: str,
         *,
-        from_ns: int = 0,
-    ) -> ExplainedStart:
-        """What becomes of a request; ``from_ns`` is when its tasks are found at the earliest."""
-        dispatcher, now = self._dispatcher, self._now
-        expires = now + to_ns(options.expire_s)
-        task_id = selector.value if selector.kind == "id" else ""
-        asker = asker_of(cause) if not from_ns else ("", "")
-        if (hold := dispatcher.holds.dropping(task_id, asker, now, max(now, from_ns))) is not None:
-            reason = hold.rejection.reason
-            check = ExplainedCheck("hold", False, "", hold.shown, reason)
-            return ExplainedStart(what, "nothing", task_id, reason=reason, checks=(check,))
-        key = (key_of_selector(selector), options.reload)
-        if merges(options) and key in self._asked:
-            return ExplainedStart(
-                what, "merge", task_id, reason="A start of the same message answers it, too."
-            )
-        target = dispatcher.answers(selector, options, max(now, from_ns), expires)
-        if target is not None:
-            return self._merged(target, cause, what, max(now, from_ns), expires)
-        if (full := dispatcher.why_full(selector, options)) is not None:
-            check = ExplainedCheck("queue", False, "", full.label, full.reason)
-            return ExplainedStart(what, "nothing", task_id, reason=full.reason, checks=(check,))
-        record = self._planner.book.draft(selector, options, cause, now, asked=now, expires=expires)
-        if dispatcher.skips_at_once(record):
-            prospect = _Prospect((), now, Placement(RequestState.SKIPPED, why=RUNS_ALREADY))
-        else:
-            prospect = self._follow(record, max(now, from_ns))
-        if merges(options):
-            self._asked[key] = what
-        return self._start(record, prospect, what)
+        at_ns: int,
+        asked_ns: int,
+        is_found: bool = False,
+    ) -> Foreseen:
+        """What becomes of a request that enters its task's queue at ``at_ns``.
 
-    def _merged(
-        self, target: Record, cause: Cause, what: str, now: int, expires: int
-    ) -> ExplainedStart:
+        ``is_found``: it comes there when its task is found, from a queue of its own.
+        """
+        dispatcher = self._dispatcher
+        expires = asked_ns + to_ns(options.expire_s)
+        task_id = selector.value if selector.kind == "id" else ""
+        asker = ("", "") if is_found else asker_of(cause)
+
+        def nothing(field: str, found: str, reason: str) -> Foreseen:
+            check = ExplainedCheck(field, False, "", found, reason)
+            start = ExplainedStart(what, "nothing", task_id, reason=reason, checks=(check,))
+            return Foreseen(start, options, asked_ns)
+
+        if (hold := dispatcher.holds.dropping(task_id, asker, asked_ns, at_ns)) is not None:
+            return nothing("hold", hold.shown, hold.rejection.reason)
+        key = (key_of_selector(selector), options.reload)
+        if merges(options) and key in self._asked and not (is_found and self._runs_by(key, at_ns)):
+            start = ExplainedStart(what, "merge", task_id, reason=_SAME_MESSAGE)
+            return Foreseen(start, options, asked_ns)
+        target = dispatcher.answers(selector, options, at_ns, expires)
+        if target is not None:
+            return self._merged(target, cause, what, at_ns, expires)
+        if (full := dispatcher.why_full(selector, options)) is not None:
+            return nothing("queue", full.label, full.reason)
+        record = self._planner.book.draft(
+            selector, options, cause, at_ns, asked=asked_ns, expires=expires
+        )
+        if dispatcher.skips_at_once(record):
+            prospect = _Prospect((), at_ns, Placement(RequestState.SKIPPED, why=RUNS_ALREADY))
+        else:
+            prospect = self._follow(record, at_ns)
+        start = self._start(record, prospect, what)
+        if merges(options):
+            self._asked.setdefault(key, None if start.is_guess else start.at_ns)
+        return Foreseen(start, options, asked_ns)
+
+    def _runs_by(self, key: tuple[object, ReloadOptions], at_ns: int) -> bool:
+        """Whether what the same message asked for before has left the queue by then."""
+        started = self._asked[key]
+        return started is not None and started <= at_ns
+
+    def _merged(self, target: Record, cause: Cause, what: str, now: int, expires: int) -> Foreseen:
         renewed = msgspec.structs.replace(
             target,
             last_asked_ns=max(target.last_asked_ns, now),
@@ -101,13 +159,13 @@ class Foresight:
         )
         renewed.add_askers((asker_of(cause),))
         found = self._start(renewed, self._follow(renewed, now), what)
-        why = f"Execution {target.id}, which waits already, answers it."
-        return msgspec.structs.replace(
+        start = msgspec.structs.replace(
             found,
             effect="nothing" if found.effect == "nothing" else "merge",
             execution=target.id,
-            reason=f"{why} {found.reason}".rstrip(),
+            reason=f"{_answers(target.id)} {found.reason}".rstrip(),
         )
+        return Foreseen(start, target.options, target.execution.requested_ns)
 
     def _follow(self, record: Record, now: int) -> _Prospect:
         """Follow its waits as the clock would end them, one after the other.
@@ -134,6 +192,7 @@ class Foresight:
             effect,
             record.execution.task_id,
             at_ns=at_ns,
+            is_guess=effect == "wait",
             reason=reason,
             checks=tuple(self._checks(record, prospect)),
         )
@@ -147,7 +206,7 @@ class Foresight:
                 return "start", prospect.at_ns, "Other appliances' runs are looked at first."
             return "start", prospect.at_ns, prospect.waits[-1].why if prospect.waits else ""
         if state in (RequestState.EXPIRED, RequestState.LOST):
-            return "nothing", None, "Not wanted any more when its turn comes (expire)."
+            return "nothing", None, _EXPIRES
         if state is RequestState.SKIPPED:
             return "nothing", None, why
         if state is RequestState.BLOCKED:
@@ -225,6 +284,40 @@ class Foresight:
             waits=is_blocked,
             until_ns=self._free_ns(record, prospect.at_ns) if is_blocked else None,
         )
+
+
+def met(found: Sequence[Foreseen]) -> list[Foreseen]:
+    """How starts of one message meet: the first one of a task holds back those that come later."""
+    first: dict[str, Foreseen] = {}
+    for one in found:
+        task_id, at_ns = one.start.task_id, one.starts_ns
+        if task_id and at_ns is not None:
+            before = first.get(task_id)
+            if before is None or at_ns < (before.starts_ns or 0):
+                first[task_id] = one
+    return [_behind(one, first.get(one.start.task_id, one)) for one in found]
+
+
+def _behind(one: Foreseen, first: Foreseen) -> Foreseen:
+    """A start of a task that ``first``, of the same message, starts before."""
+    options, start, replace = one.options, one.start, msgspec.structs.replace
+    is_same = one is first or 0 < start.execution == first.start.execution
+    if is_same or one.starts_ns is None or first.starts_ns is None:
+        return one
+    over = first.starts_ns + to_ns(options.cooldown_s)
+    if options.cooldown_s and over >= one.asked_ns + to_ns(options.expire_s):
+        start = replace(start, effect="nothing", at_ns=None, reason=_EXPIRES)
+    elif options.if_running == "skip":
+        start = replace(start, effect="nothing", at_ns=None, reason=RUNS_ALREADY)
+    elif options.if_running != "start":
+        start = replace(start, effect="wait", at_ns=None, is_guess=True, reason=_FIRST_RUNS)
+    elif over > one.starts_ns:
+        start = replace(start, at_ns=over, reason=WAITS_FOR_COOLDOWN)
+    return one._replace(start=start)
+
+
+def _answers(execution: int) -> str:
+    return f"Execution {execution}, which waits already, answers it."
 
 
 def _wait_check(field: str, wanted: str, until_ns: int | None) -> ExplainedCheck:

@@ -51,7 +51,8 @@ def _of_start(start: ExplainedStart, now_ns: int, at: Clock) -> str:
     reason = f" {start.reason}" if start.reason else ""
     when = ""
     if start.at_ns is not None:
-        when = " now" if start.at_ns - now_ns <= _NOW_NS else f" at {at(start.at_ns)}"
+        about = " at about" if start.is_guess else " at"
+        when = " now" if start.at_ns - now_ns <= _NOW_NS else f"{about} {at(start.at_ns)}"
     match start.effect:
         case "start":
             return f"Would start {start.what}{when}.{reason}"
@@ -59,8 +60,7 @@ def _of_start(start: ExplainedStart, now_ns: int, at: Clock) -> str:
             goes = f" It starts{when}." if when else ""
             return f"Would start nothing new for {start.what}.{reason}{goes}"
         case "wait":
-            about = f" at about {at(start.at_ns)}" if start.at_ns is not None else " later"
-            return f"Would start {start.what}{about}.{reason}"
+            return f"Would start {start.what}{when or ' later'}.{reason}"
         case _:
             return f"Would not start {start.what}.{reason}"
 

@@ -161,7 +161,14 @@ class MessageScreen(Page):
         wide = self.has_class("-wide")
         room = pane.size.width if wide else cells
         outcome = view.outcome(
-            message, mark, execution, reasons, now_ns=now_ns, cells=room, utc=utc
+            message,
+            mark,
+            execution,
+            reasons,
+            now_ns=now_ns,
+            cells=room,
+            utc=utc,
+            key=keys.shown_for("explain", self.host.settings.keys),
         )
         if wait is not None:
             outcome[1:1] = execution_view.wait_lines(wait, now_ns, room, utc=utc)

@@ -223,13 +223,19 @@ def outcome(
     now_ns: int,
     cells: int,
     utc: bool,
+    key: str = "",
 ) -> list[Line]:
-    """What a message led to, in a few lines; ``reasons``: why it started nothing."""
+    """What a message led to, in a few lines; ``reasons``: why it started nothing.
+
+    ``key`` is the one that shows the whole explanation.
+    """
     if execution is None or mark is None:
         tone = symbols.tone(mark.state) if mark is not None else "dim"
         head: Line = [(" It started nothing", tone)]
         if mark is not None:
             head.append((f"  {mark_text(mark)}", "dim"))
+        if key:
+            head.append((f"   {key} shows each check", "dim"))
         found = [head]
         for reason in reasons:
             found += [[(f"   {row}", "")] for row in words_in(reason, cells - 4)]
