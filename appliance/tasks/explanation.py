@@ -9,7 +9,7 @@ Not for: deciding anything of its own, or drawing it (ui/views/explanation.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -46,6 +46,76 @@ class Hearing(NamedTuple):
     """In short, a sentence each."""
 
 
+class _Wish(NamedTuple):
+    """One start that a rule asks for, with what the list of tasks says of it."""
+
+    message: Message
+    trigger: Trigger
+    start: WantedStart
+    found: Found | Rejection | QlikError
+    allowed: Mapping[str, ExplainedCheck]
+    """What ``[allow]`` says of each task that was found."""
+
+    @property
+    def selector(self) -> TaskSelector:
+        return self.start.selector
+
+    @property
+    def cause(self) -> Cause:
+        message = self.message
+        about = outcome_of(message)
+        return Cause("message", 0, message.topic, message.client_id, self.trigger.name, about)
+
+    def first(self, foresight: Foresight) -> Foreseen:
+        """What becomes of the request by its own name: it waits so until its tasks are found."""
+        options, name = self.trigger.options_of(self.start), self.selector.text
+        if isinstance(self.found, Rejection):
+            check = ExplainedCheck("task", False, name, self.found.label, self.found.reason)
+            nothing = ExplainedStart(name, "nothing", reason=self.found.reason, checks=(check,))
+            return Foreseen(nothing, options, 0)
+        return foresight.one(self.selector, options, self.cause, name)
+
+    def enters_ns(self, first: Foreseen) -> int:
+        """When it enters the queues of its tasks, for the order of several."""
+        return 0 if self.selector.kind == "id" else first.starts_ns or 0
+
+    def becomes(self, foresight: Foresight, first: Foreseen) -> Iterator[Foreseen]:
+        """What becomes of it for each task that it means."""
+        is_by_id, name = self.selector.kind == "id", self.selector.text
+        if isinstance(self.found, Rejection):
+            yield first
+            return
+        if isinstance(self.found, QlikError):
+            yield _not_known(first, self.selector, self.found)
+            return
+        if not is_by_id and first.starts_ns is None:
+            yield first
+            return
+        for task, reload in self.found:
+            check, allowed = ExplainedCheck("task", True, name, _shown(task)), self.allowed[task.id]
+            if not allowed.ok:
+                nothing = ExplainedStart(
+                    task.name, "nothing", task.id, reason=allowed.reason, checks=(check, allowed)
+                )
+                yield Foreseen(nothing, first.options, 0)
+                continue
+            one = first
+            before: tuple[ExplainedCheck, ...] = ()
+            if not is_by_id:
+                of_task = msgspec.structs.replace(first.options, reload=reload)
+                one = foresight.found(
+                    first._replace(options=of_task), task.id, task.name, self.cause
+                )
+                before = first.start.checks
+            # The wait by its name is over before that of the task begins.
+            waits = {wait.field: wait for wait in before if wait.waits}
+            checks = (waits.get(each.field, each) for each in one.start.checks)
+            start = msgspec.structs.replace(
+                one.start, what=task.name, checks=(check, allowed, *checks)
+            )
+            yield one._replace(start=start)
+
+
 class Explainer:
     """Explains messages. Methods may be called from any thread, and may wait for the server."""
 
@@ -78,14 +148,9 @@ class Explainer:
 
     def _starts(self, verdicts: Sequence[Verdict]) -> dict[Trigger, list[ExplainedStart]]:
         # The server may have to be asked: not under the lock.
-        wanted = [
-            (one, start, self._found(one.message, start))
-            for one in verdicts
-            for start in one.starts
-        ]
+        wishes = [self._wish(one, start) for one in verdicts for start in one.starts]
         # Those that name their task by its id go without the list of tasks, so they are first.
-        order = sorted(range(len(wanted)), key=lambda one: wanted[one][1].selector.kind != "id")
-        foreseen: list[tuple[int, Foreseen]] = []
+        wishes.sort(key=lambda one: one.selector.kind != "id")
         with self._state.lock:
             circuit = self._state.circuit
             foresight = Foresight(
@@ -93,15 +158,23 @@ class Explainer:
                 circuit.next_check_ns if circuit.is_open else None,
                 self._state.clock_ns(),
             )
-            for number in order:
-                found = self._foreseen(foresight, *wanted[number])
-                foreseen += [(number, one) for one in found]
+            asked = [(one, one.first(foresight)) for one in wishes]
+            # The others enter the queues of their tasks as the waits by their names are over.
+            asked.sort(key=lambda each: each[0].enters_ns(each[1]))
+            foreseen = [
+                (wish, one) for wish, first in asked for one in wish.becomes(foresight, first)
+            ]
         all_met = met([one for _, one in foreseen])
-        starts: dict[Trigger, list[ExplainedStart]] = {}
-        numbered = zip((number for number, _ in foreseen), all_met, strict=True)
-        for number, one in sorted(numbered, key=lambda each: each[0]):
-            starts.setdefault(wanted[number][0].trigger, []).append(one.start)
+        starts: dict[Trigger, list[ExplainedStart]] = {one.trigger: [] for one in verdicts}
+        for (wish, _), one in zip(foreseen, all_met, strict=True):
+            starts[wish.trigger].append(one.start)
         return starts
+
+    def _wish(self, verdict: Verdict, start: WantedStart) -> _Wish:
+        found = self._found(verdict.message, start)
+        tasks = () if isinstance(found, Rejection | QlikError) else found
+        allowed = {task.id: self._allowed(task) for task, _ in tasks}
+        return _Wish(verdict.message, verdict.trigger, start, found, allowed)
 
     def _found(self, message: Message, start: WantedStart) -> Found | Rejection | QlikError:
         """The tasks that a start means. A task id is taken as it is, known or not."""
@@ -114,56 +187,6 @@ class Explainer:
             )
         except QlikError as error:
             return error
-
-    def _foreseen(
-        self,
-        foresight: Foresight,
-        verdict: Verdict,
-        start: WantedStart,
-        found: Found | Rejection | QlikError,
-    ) -> Iterator[Foreseen]:
-        message, trigger, selector = verdict.message, verdict.trigger, start.selector
-        options, name = trigger.options_of(start), selector.text
-        cause = Cause(
-            "message", 0, message.topic, message.client_id, trigger.name, outcome_of(message)
-        )
-        if isinstance(found, Rejection):
-            check = ExplainedCheck("task", False, name, found.label, found.reason)
-            nothing = ExplainedStart(name, "nothing", reason=found.reason, checks=(check,))
-            yield Foreseen(nothing, options, 0)
-            return
-        first = foresight.one(selector, options, cause, name)
-        if isinstance(found, QlikError):
-            yield _not_known(first, selector, found)
-            return
-        is_by_id = selector.kind == "id"
-        if not is_by_id and first.starts_ns is None:
-            # Until its tasks are found, the request waits by its own name.
-            yield first
-            return
-        for task, reload in found:
-            check = ExplainedCheck("task", True, name, _shown(task))
-            refused = self._allowed(task)
-            if not refused.ok:
-                nothing = ExplainedStart(
-                    task.name, "nothing", task.id, reason=refused.reason, checks=(check, refused)
-                )
-                yield Foreseen(nothing, options, 0)
-                continue
-            one = first
-            before: tuple[ExplainedCheck, ...] = ()
-            if not is_by_id:
-                of_task = msgspec.structs.replace(first.options, reload=reload)
-                one = foresight.found(first._replace(options=of_task), task.id, task.name, cause)
-                before = first.start.checks
-            # The wait by its name is over before that of the task begins.
-            waits = {wait.field: wait for wait in before if wait.waits}
-            checks = (waits.get(each.field, each) for each in one.start.checks)
-            yield one._replace(
-                start=msgspec.structs.replace(
-                    one.start, what=task.name, checks=(check, refused, *checks)
-                )
-            )
 
     def _allowed(self, task: Task) -> ExplainedCheck:
         try:
