@@ -10,7 +10,7 @@ Not for: deciding anything of its own, or drawing it (ui/views/explanation.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -91,7 +91,7 @@ class _Wish(NamedTuple):
         if not is_by_id and first.starts_ns is None:
             yield first
             return
-        for task, reload in self.found:
+        for number, (task, reload) in enumerate(self.found):
             check, allowed = ExplainedCheck("task", True, name, _shown(task)), self.allowed[task.id]
             if not allowed.ok:
                 nothing = ExplainedStart(
@@ -104,7 +104,11 @@ class _Wish(NamedTuple):
             if not is_by_id:
                 of_task = msgspec.structs.replace(first.options, reload=reload)
                 one = foresight.found(
-                    first._replace(options=of_task), task.id, task.name, self.cause
+                    first._replace(options=of_task),
+                    task.id,
+                    task.name,
+                    self.cause,
+                    is_first=number == 0,
                 )
                 before = first.start.checks
             # The wait by its name is over before that of the task begins.
@@ -148,7 +152,8 @@ class Explainer:
 
     def _starts(self, verdicts: Sequence[Verdict]) -> dict[Trigger, list[ExplainedStart]]:
         # The server may have to be asked: not under the lock.
-        wishes = [self._wish(one, start) for one in verdicts for start in one.starts]
+        known: dict[object, Any] = {}
+        wishes = [self._wish(one, start, known) for one in verdicts for start in one.starts]
         # Those that name their task by its id go without the list of tasks, so they are first.
         wishes.sort(key=lambda one: one.selector.kind != "id")
         with self._state.lock:
@@ -158,22 +163,29 @@ class Explainer:
                 circuit.next_check_ns if circuit.is_open else None,
                 self._state.clock_ns(),
             )
-            asked = [(one, one.first(foresight)) for one in wishes]
+            firsts = [one.first(foresight) for one in wishes]
+            asked = list(zip(wishes, map(foresight.renewed, firsts), strict=True))
             # The others enter the queues of their tasks as the waits by their names are over.
             asked.sort(key=lambda each: each[0].enters_ns(each[1]))
             foreseen = [
                 (wish, one) for wish, first in asked for one in wish.becomes(foresight, first)
             ]
-        all_met = met([one for _, one in foreseen])
+            all_met = met([foresight.renewed(one) for _, one in foreseen])
         starts: dict[Trigger, list[ExplainedStart]] = {one.trigger: [] for one in verdicts}
         for (wish, _), one in zip(foreseen, all_met, strict=True):
             starts[wish.trigger].append(one.start)
         return starts
 
-    def _wish(self, verdict: Verdict, start: WantedStart) -> _Wish:
-        found = self._found(verdict.message, start)
+    def _wish(self, verdict: Verdict, start: WantedStart, known: dict[object, Any]) -> _Wish:
+        """``known`` has what was found for other rules: many may ask for the same."""
+        if start not in known:
+            known[start] = self._found(verdict.message, start)
+        found = known[start]
         tasks = () if isinstance(found, Rejection | QlikError) else found
-        allowed = {task.id: self._allowed(task) for task, _ in tasks}
+        for task, _ in tasks:
+            if task.id not in known:
+                known[task.id] = self._allowed(task)
+        allowed = {task.id: known[task.id] for task, _ in tasks}
         return _Wish(verdict.message, verdict.trigger, start, found, allowed)
 
     def _found(self, message: Message, start: WantedStart) -> Found | Rejection | QlikError:
@@ -207,7 +219,7 @@ def _not_known(first: Foreseen, selector: TaskSelector, error: QlikError) -> For
         start = msgspec.structs.replace(
             start, effect="wait", at_ns=None, is_guess=True, reason=reason
         )
-    return first._replace(start=start)
+    return first._replace(start=start, draft=None)
 
 
 def rules_alone(message: Message, hearing: Hearing) -> Explanation:

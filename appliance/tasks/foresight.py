@@ -30,6 +30,8 @@ _MAX_WAITS = 8
 _SAME_MESSAGE = "A start of the same message answers it, too."
 _EXPIRES = "Not wanted any more when its turn comes (expire)."
 _FIRST_RUNS = "Waits for the end of a run that the same message starts."
+_FOUND = ("task", "[allow]")
+"""Checks of a start that are none of the dispatcher's."""
 _IF_RUNNING = {
     "queue_one": "waits for the end of a run",
     "skip": "starts nothing while it runs",
@@ -53,6 +55,12 @@ class Foreseen(NamedTuple):
     """Its own, or those of the request that it is merged into."""
     asked_ns: int
     """When it, or the request that it is merged into, was asked for first."""
+    draft: Record | None = None
+    """As it enters its queue at ``enters_ns``; further requests of the message are merged into it.
+    ``None``: it enters none, or another one of the message stands for it."""
+    enters_ns: int = 0
+    expires_ns: int = 0
+    """When it expires, at the end of its waits."""
 
     @property
     def starts_ns(self) -> int | None:
@@ -63,8 +71,8 @@ class Foreseen(NamedTuple):
 class Foresight:
     """What the dispatcher would do with the requests of one message, now.
 
-    The state store's lock guards it. Requests that begin by their task's id are asked about first:
-    the others wait for the server's list of tasks.
+    The state store's lock guards it. The requests are asked about in the order in which they enter
+    the queues of their tasks.
     """
 
     def __init__(self, planner: Planner, next_check_ns: int | None, now: int) -> None:
@@ -72,106 +80,137 @@ class Foresight:
         self._dispatcher = planner.dispatcher
         self._next_check_ns = next_check_ns
         self._now = now
-        self._asked: dict[tuple[object, ReloadOptions], int | None] = {}
-        """When requests of the same message start, by what further ones are merged by."""
+        self._asked: dict[tuple[object, ReloadOptions], Foreseen] = {}
+        """Requests of the same message that wait, by what further ones are merged by."""
+        self._renewed: dict[int, Record] = {}
+        """Copies of requests that wait already and that the message renews, by execution."""
 
     def one(self, selector: TaskSelector, options: Options, cause: Cause, what: str) -> Foreseen:
         """What becomes of a request."""
-        return self._of(selector, options, cause, what, at_ns=self._now, asked_ns=self._now)
+        expires = self._now + to_ns(options.expire_s)
+        asked = Foreseen(ExplainedStart(what, ""), options, self._now, None, self._now, expires)
+        return self._of(selector, cause, asked, renewed_ns=self._now)
 
-    def found(self, first: Foreseen, task_id: str, what: str, cause: Cause) -> Foreseen:
-        """What becomes of a request when its task is found, after the wait of ``first``."""
-        found = self._of(
+    def found(
+        self, first: Foreseen, task_id: str, what: str, cause: Cause, *, is_first: bool
+    ) -> Foreseen:
+        """What becomes of a request when a task of it is found, after the wait of ``first``.
+
+        ``is_first``: the request goes on as that of this task; there is a new one for others.
+        """
+        at_ns = first.starts_ns or self._now
+        expires = first.expires_ns if is_first else first.asked_ns + to_ns(first.options.expire_s)
+        start = ExplainedStart(what, "", execution=first.start.execution)
+        asked = first._replace(start=start, draft=None, enters_ns=at_ns, expires_ns=expires)
+        return self._of(
             TaskSelector("id", task_id),
-            first.options,
             cause,
-            what,
-            at_ns=first.starts_ns or self._now,
-            asked_ns=first.asked_ns,
+            asked,
+            renewed_ns=self._now if is_first else at_ns,
             is_found=True,
         )
-        if not first.start.execution or found.start.effect == "nothing":
-            return found
-        reason = f"{_answers(first.start.execution)} {found.start.reason}".rstrip()
-        merged = msgspec.structs.replace(
-            found.start, effect="merge", execution=first.start.execution, reason=reason
-        )
-        return found._replace(start=merged)
 
     def _of(
         self,
         selector: TaskSelector,
-        options: Options,
         cause: Cause,
-        what: str,
+        asked: Foreseen,
         *,
-        at_ns: int,
-        asked_ns: int,
+        renewed_ns: int,
         is_found: bool = False,
     ) -> Foreseen:
-        """What becomes of a request that enters its task's queue at ``at_ns``.
+        """What becomes of a request that enters a queue.
 
-        ``is_found``: it comes there when its task is found, from a queue of its own.
+        ``renewed_ns`` is when it renews the wait of the one that it is merged into. ``is_found``:
+        it had a queue of its own until its task was found.
         """
-        dispatcher = self._dispatcher
-        expires = asked_ns + to_ns(options.expire_s)
+        dispatcher, options, at_ns = self._dispatcher, asked.options, asked.enters_ns
         task_id = selector.value if selector.kind == "id" else ""
         asker = ("", "") if is_found else asker_of(cause)
 
         def nothing(field: str, found: str, reason: str) -> Foreseen:
             check = ExplainedCheck(field, False, "", found, reason)
-            start = ExplainedStart(what, "nothing", task_id, reason=reason, checks=(check,))
-            return Foreseen(start, options, asked_ns)
+            start = ExplainedStart(
+                asked.start.what, "nothing", task_id, reason=reason, checks=(check,)
+            )
+            return asked._replace(start=start)
 
-        if (hold := dispatcher.holds.dropping(task_id, asker, asked_ns, at_ns)) is not None:
+        hold = dispatcher.holds.dropping(task_id, asker, asked.asked_ns, at_ns)
+        if hold is not None:
             return nothing("hold", hold.shown, hold.rejection.reason)
         key = (key_of_selector(selector), options.reload)
-        if merges(options) and key in self._asked and not (is_found and self._runs_by(key, at_ns)):
-            start = ExplainedStart(what, "merge", task_id, reason=_SAME_MESSAGE)
-            return Foreseen(start, options, asked_ns)
-        target = dispatcher.answers(selector, options, at_ns, expires)
+        before = self._asked.get(key) if merges(options) else None
+        if before is not None and not (is_found and self._runs_by(before, at_ns)):
+            assert before.draft is not None
+            _renew(before.draft, cause, renewed_ns, asked.expires_ns)
+            start = ExplainedStart(asked.start.what, "merge", task_id, reason=_SAME_MESSAGE)
+            return asked._replace(start=start)
+        target = dispatcher.answers(selector, options, at_ns, asked.expires_ns)
         if target is not None:
-            return self._merged(target, cause, what, at_ns, expires)
+            draft = self._renewed.setdefault(target.id, msgspec.structs.replace(target))
+            _renew(draft, cause, renewed_ns, asked.expires_ns)
+            start = msgspec.structs.replace(asked.start, execution=target.id)
+            return self._seen(
+                asked._replace(
+                    start=start,
+                    draft=draft,
+                    options=target.options,
+                    asked_ns=target.execution.requested_ns,
+                )
+            )
         if (full := dispatcher.why_full(selector, options)) is not None:
             return nothing("queue", full.label, full.reason)
-        record = self._planner.book.draft(
-            selector, options, cause, at_ns, asked=asked_ns, expires=expires
+        draft = self._planner.book.draft(
+            selector, options, cause, at_ns, asked=asked.asked_ns, expires=asked.expires_ns
         )
-        if dispatcher.skips_at_once(record):
-            prospect = _Prospect((), at_ns, Placement(RequestState.SKIPPED, why=RUNS_ALREADY))
-        else:
-            prospect = self._follow(record, at_ns)
-        start = self._start(record, prospect, what)
+        if dispatcher.skips_at_once(draft):
+            return nothing("what runs", "a run of the task", RUNS_ALREADY)
+        found = self._seen(asked._replace(draft=draft))
         if merges(options):
-            self._asked.setdefault(key, None if start.is_guess else start.at_ns)
-        return Foreseen(start, options, asked_ns)
+            self._asked[key] = found
+        return found
 
-    def _runs_by(self, key: tuple[object, ReloadOptions], at_ns: int) -> bool:
+    def _runs_by(self, before: Foreseen, at_ns: int) -> bool:
         """Whether what the same message asked for before has left the queue by then."""
-        started = self._asked[key]
+        started = self.renewed(before).starts_ns
         return started is not None and started <= at_ns
 
-    def _merged(self, target: Record, cause: Cause, what: str, now: int, expires: int) -> Foreseen:
-        renewed = msgspec.structs.replace(
-            target,
-            last_asked_ns=max(target.last_asked_ns, now),
-            expires_ns=max(target.expires_ns, expires),
+    def renewed(self, one: Foreseen) -> Foreseen:
+        """The same, if later requests of the message were merged into it."""
+        again = self._seen(one)
+        before = (one.start.effect, one.start.at_ns)
+        if one.draft is None or (again.start.effect, again.start.at_ns) == before:
+            return one
+        kept = (check for check in one.start.checks if check.field in _FOUND)
+        checks = (*kept, *again.start.checks)
+        return again._replace(start=msgspec.structs.replace(again.start, checks=checks))
+
+    def _seen(self, one: Foreseen) -> Foreseen:
+        """Follow the draft of a request through its waits."""
+        if one.draft is None:
+            return one
+        # A copy: its expiry moves with a hold, as that of a request does.
+        record = msgspec.structs.replace(one.draft)
+        prospect = self._follow(record, one.enters_ns)
+        effect, at_ns, reason = self._end(record, prospect)
+        is_guess, execution = effect == "wait", one.start.execution
+        if execution and effect != "nothing":
+            answers = f"Execution {execution}, which waits already, answers it."
+            effect, reason = "merge", f"{answers} {reason}".rstrip()
+        start = ExplainedStart(
+            one.start.what,
+            effect,
+            record.execution.task_id,
+            at_ns=at_ns,
+            reason=reason,
+            execution=execution,
+            checks=tuple(self._checks(record, prospect)),
+            is_guess=is_guess,
         )
-        renewed.add_askers((asker_of(cause),))
-        found = self._start(renewed, self._follow(renewed, now), what)
-        start = msgspec.structs.replace(
-            found,
-            effect="nothing" if found.effect == "nothing" else "merge",
-            execution=target.id,
-            reason=f"{_answers(target.id)} {found.reason}".rstrip(),
-        )
-        return Foreseen(start, target.options, target.execution.requested_ns)
+        return one._replace(start=start, expires_ns=record.expires_ns)
 
     def _follow(self, record: Record, now: int) -> _Prospect:
-        """Follow its waits as the clock would end them, one after the other.
-
-        The record is a draft or a copy: its expiry moves with a hold, as that of a request does.
-        """
+        """Follow its waits as the clock would end them, one after the other."""
         waits: list[Placement] = []
         while True:
             found = self._dispatcher.placement(record, now)
@@ -184,18 +223,6 @@ class Foresight:
             record.note_hold(now, is_held=is_held)
             now = found.until_ns
             record.note_hold(now, is_held=False)
-
-    def _start(self, record: Record, prospect: _Prospect, what: str) -> ExplainedStart:
-        effect, at_ns, reason = self._end(record, prospect)
-        return ExplainedStart(
-            what,
-            effect,
-            record.execution.task_id,
-            at_ns=at_ns,
-            is_guess=effect == "wait",
-            reason=reason,
-            checks=tuple(self._checks(record, prospect)),
-        )
 
     def _end(self, record: Record, prospect: _Prospect) -> tuple[str, int | None, str]:
         state, why = prospect.end.state, prospect.end.why
@@ -316,8 +343,11 @@ def _behind(one: Foreseen, first: Foreseen) -> Foreseen:
     return one._replace(start=start)
 
 
-def _answers(execution: int) -> str:
-    return f"Execution {execution}, which waits already, answers it."
+def _renew(draft: Record, cause: Cause, asked_ns: int, expires_ns: int) -> None:
+    """Let a request answer a further one."""
+    draft.last_asked_ns = max(draft.last_asked_ns, asked_ns)
+    draft.expires_ns = max(draft.expires_ns, expires_ns)
+    draft.add_askers((asker_of(cause),))
 
 
 def _wait_check(field: str, wanted: str, until_ns: int | None) -> ExplainedCheck:
