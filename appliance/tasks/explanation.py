@@ -170,7 +170,8 @@ class Explainer:
             foreseen = [
                 (wish, one) for wish, first in asked for one in wish.becomes(foresight, first)
             ]
-            all_met = met([foresight.renewed(one) for _, one in foreseen])
+            renewed = [foresight.renewed(one) for _, one in foreseen]
+            all_met = met(renewed, foresight.earlier)
         starts: dict[Trigger, list[ExplainedStart]] = {one.trigger: [] for one in verdicts}
         for (wish, _), one in zip(foreseen, all_met, strict=True):
             starts[wish.trigger].append(one.start)

@@ -84,6 +84,8 @@ class Foresight:
         """Requests of the same message that wait, by what further ones are merged by."""
         self._renewed: dict[int, Record] = {}
         """Copies of requests that wait already and that the message renews, by execution."""
+        self.earlier: list[Foreseen] = []
+        """Requests that wait already and start before what the message asks for finds its task."""
 
     def one(self, selector: TaskSelector, options: Options, cause: Cause, what: str) -> Foreseen:
         """What becomes of a request."""
@@ -146,7 +148,7 @@ class Foresight:
             start = ExplainedStart(asked.start.what, "merge", task_id, reason=_SAME_MESSAGE)
             return asked._replace(start=start)
         target = dispatcher.answers(selector, options, at_ns, asked.expires_ns)
-        if target is not None:
+        if target is not None and not (is_found and self._leaves_by(target, at_ns)):
             draft = self._renewed.setdefault(target.id, msgspec.structs.replace(target))
             _renew(draft, cause, renewed_ns, asked.expires_ns)
             start = msgspec.structs.replace(asked.start, execution=target.id)
@@ -174,6 +176,18 @@ class Foresight:
         """Whether what the same message asked for before has left the queue by then."""
         started = self.renewed(before).starts_ns
         return started is not None and started <= at_ns
+
+    def _leaves_by(self, target: Record, at_ns: int) -> bool:
+        """Whether a request that waits now will have started by then; it is noted if so."""
+        draft = self._renewed.get(target.id, target)
+        start = ExplainedStart(draft.execution.task_name, "", execution=target.id)
+        seen = self._seen(
+            Foreseen(start, draft.options, draft.execution.requested_ns, draft, self._now)
+        )
+        if seen.starts_ns is None or seen.starts_ns > at_ns:
+            return False
+        self.earlier.append(seen)
+        return True
 
     def renewed(self, one: Foreseen) -> Foreseen:
         """The same, if later requests of the message were merged into it."""
@@ -313,10 +327,13 @@ class Foresight:
         )
 
 
-def met(found: Sequence[Foreseen]) -> list[Foreseen]:
-    """How starts of one message meet: the first one of a task holds back those that come later."""
+def met(found: Sequence[Foreseen], earlier: Sequence[Foreseen]) -> list[Foreseen]:
+    """How starts of one message meet: the first one of a task holds back those that come later.
+
+    ``earlier``: requests of before that start meanwhile.
+    """
     first: dict[str, Foreseen] = {}
-    for one in found:
+    for one in (*earlier, *found):
         task_id, at_ns = one.start.task_id, one.starts_ns
         if task_id and at_ns is not None:
             before = first.get(task_id)
