@@ -157,6 +157,7 @@ async def _let_in(
             admission = await admit(context, asked, connection.peer, connection.ssl_object, proof)
         _check_hold(context, admission)
         await context.binding.make_way(admission.client_id, admission.asked.username)
+        _check_hold(context, admission)  # it may be held since, with its older connection
         if not connection.is_gone:
             connection.let_in(admission)
             connection.go_on()

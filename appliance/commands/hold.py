@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from appliance.problems import held_text, moment_text
 from appliance.remote import protocol
 from appliance.remote.command_link import CommandLink
 from appliance.tasks.outcomes import time_text
+from appliance.time_of_day import next_time
 
 _CONNECT_S = 10.0
 _LONGEST_S = 10 * 366 * 86400.0
@@ -123,11 +125,7 @@ def _next_time(text: str, now_s: int) -> float | None:
         wanted = time.fromisoformat(text if text[1:2] != ":" else f"0{text}")
     except ValueError:
         return None
-    now = datetime.fromtimestamp(now_s, wanted.tzinfo)
-    found = datetime.combine(now.date(), wanted)
-    if found <= now:
-        found += timedelta(days=1)
-    return found.timestamp()
+    return next_time(wanted, now_s)
 
 
 def _hold(
@@ -143,7 +141,8 @@ def _hold(
     if options.json:
         print_json(_described(found))
         return
-    named = "everything" if kind == "everything" else f"{kind} '{name}'"
+    mark = "-- " if name.startswith("-") else ""
+    named = "everything" if kind == "everything" else f"{kind} {mark}{shlex.quote(name)}"
     _print(f"{found.shown} is held {held_text(found, now_ns)}")
     _print(f"it is released by: appliance release {named}")
 

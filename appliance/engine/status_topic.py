@@ -21,6 +21,8 @@ from appliance.problems import bridge_level
 from appliance.tasks.outcomes import time_text
 
 EVERY_S = 30
+MAX_HOLDS_TOLD = 100
+"""Holds in one status, the oldest; ``holdCount`` counts all."""
 
 
 class StatusTopic:
@@ -78,7 +80,8 @@ class StatusTopic:
             "messagesOut": found.messages_out,
             "journal": journal,
             "bridges": [_bridge(one, found.taken_ns) for one in found.bridges],
-            "holds": [_hold(one) for one in found.holds],
+            "holds": [_hold(one) for one in found.holds[:MAX_HOLDS_TOLD]],
+            "holdCount": len(found.holds),
             "recorders": [_recorder(one) for one in found.recorders],
             "counters": {published_label_of(name): value for name, value in found.counters},
         }

@@ -399,11 +399,13 @@ class View(Engine):
     def hold(  # noqa: PLR0917 - what an operator says, in one
         self, kind: str, name: str, until_ns: int | None, reason: str, drop: bool, by: str
     ) -> HoldState:
-        found = self._appliance.tasks.holding.hold(kind, name, until_ns, reason, drop, by)
-        if found.kind == "client":
-            broker = self._appliance.broker
-            self._appliance.call(lambda: broker.disconnect(found.name), _CALL_S)
-        return found
+        try:
+            return self._appliance.tasks.holding.hold(kind, name, until_ns, reason, drop, by)
+        finally:
+            # Also if it counts and could not be noted.
+            if kind == "client" and self._appliance.tasks.holding.held_client(name) is not None:
+                broker = self._appliance.broker
+                self._appliance.call(lambda: broker.disconnect(name), _CALL_S)
 
     def release(self, kind: str, name: str, by: str) -> HoldState:
         return self._appliance.tasks.holding.release(kind, name, by)

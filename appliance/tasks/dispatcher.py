@@ -22,7 +22,7 @@ from appliance.tasks import holds
 from appliance.tasks.alarms import Alarms
 from appliance.tasks.freshness import selector_key
 from appliance.tasks.histories import with_duration
-from appliance.tasks.holds import Asker, Hold, Holds, asker_of
+from appliance.tasks.holds import Asker, Hold, Holds, TooManyHoldsError, asker_of
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.queues import TaskQueues, key_of_selector, merges
@@ -616,8 +616,11 @@ class Dispatcher:
     def load_holds(self, rows: Mapping[str, bytes]) -> list[str]:
         """Take up the holds that were kept; returns the names of rows that can't be read."""
         found, left_out = holds.decode(rows)
-        for hold in found[: holds.MAX_HOLDS]:
-            self.holds.put(hold)
+        for hold in found:
+            try:
+                self.holds.put(hold)
+            except TooManyHoldsError:
+                left_out.append(holds.row_name(*hold.key))
         self.has_new_holds = True
         return left_out
 
@@ -651,7 +654,8 @@ class Dispatcher:
             self._decide_held(now, ended)
         if self._is_clock_new:
             self._is_clock_new = False
-            self._decide_held(now, self.holds.all())
+            for record in self._book.in_states(RequestState.HELD, RequestState.PAUSED):
+                self.decide(record, now)
         self.ended_holds.extend(ended)
 
     def _keep(self, hold: Hold, body: bytes | None) -> None:
@@ -668,6 +672,8 @@ class Dispatcher:
     def follow_step(self, step_ns: int) -> None:
         """The clock was set by this: waits keep their length, and a hold ends by the clock."""
         self.alarms.shift(step_ns)
+        for hold in self.holds.shift(step_ns):
+            self._keep(hold, holds.encode(hold))
         self._is_clock_new = bool(self.holds)
 
     # --- what an operator or the server's return changes ---------------------------------------

@@ -17,7 +17,7 @@ from appliance.model import APP, Task
 from appliance.qlik.server import QlikError
 from appliance.tasks.catalog import TaskList, ambiguity, close_name, find
 from appliance.tasks.consumer import JournalConsumer
-from appliance.tasks.holds import MAX_HOLDS, Hold, TooManyHoldsError
+from appliance.tasks.holds import MAX_BYTES, MAX_HOLDS, Hold, TooManyHoldsError
 from appliance.tasks.schedule import Timing
 from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.state_store import StateStore
@@ -87,8 +87,9 @@ class Holding:
                 hold = planner.hold(wanted, now)
             except TooManyHoldsError:
                 raise UsageError(
-                    f"{MAX_HOLDS} holds are there already, and there may not be more. Release some "
-                    "of them."
+                    f"There are {len(planner.dispatcher.holds)} holds, and no room for this one: "
+                    f"{MAX_HOLDS} at most, with {MAX_BYTES // 1024} KiB of names and reasons in "
+                    "all. Release some of them."
                 ) from None
         until = "" if until_ns is None else f" until {_time(until_ns)}"
         _log.warning(
@@ -146,6 +147,11 @@ class Holding:
                 _check(kind, name, (one.name for one in self._consumer.rules()))
             case "timer":
                 _check(kind, name, (one.name for one in self._timing.states()))
+            case _ if name.startswith("$"):
+                raise UsageError(
+                    f'"{escape(name)}" is no client that connects: no client id begins with $. '
+                    "Nothing is held."
+                )
             case _:
                 pass  # A client that never came may be kept out, too.
         return name, ""
@@ -178,16 +184,23 @@ class Holding:
         return found[0]
 
     def _held(self, kind: str, name: str) -> tuple[str, str] | None:
-        """The key of a hold: a task may have been given by its name."""
+        """The key of a hold: a task may have been given by its name. Raises ``UsageError``."""
         holds = self._state.planner.dispatcher.holds
         if holds.get(kind, name) is not None:
             return kind, name
-        if kind == "task":
-            wanted = task_id(name)
-            for one in holds.all():
-                if one.kind == kind and (one.name == wanted or one.title == name):
-                    return one.key
-        return None
+        if kind != "task":
+            return None
+        if (wanted := task_id(name)) and holds.get(kind, wanted) is not None:
+            return kind, wanted
+        found = [one.key for one in holds.all() if one.kind == kind and one.title == name]
+        if len(found) > 1:
+            ids = ", ".join(number for _, number in found[:_NAMED])
+            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            raise UsageError(
+                f'{len(found)} tasks with the name "{escape(name)}" are held: {ids}{more}. Name '
+                "one by its id. Nothing is released."
+            )
+        return found[0] if found else None
 
     def _not_held(self, kind: str, name: str) -> str:
         held = self._state.planner.dispatcher.holds.all()

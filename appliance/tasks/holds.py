@@ -22,6 +22,8 @@ KIND = "hold"
 """Of the rows in ``tasks.db`` (kept.py)."""
 MAX_HOLDS = 1000
 """Holds at a time; a further one is refused."""
+MAX_BYTES = 512 * 1024
+"""Of names and reasons of all holds; a further one is refused. Each snapshot has all of them."""
 _FOR_EVER = 1 << 63
 
 Asker = tuple[str, str]
@@ -74,6 +76,11 @@ class Hold(msgspec.Struct, frozen=True):
         )
 
     @property
+    def size(self) -> int:
+        """Bytes of its texts."""
+        return sum(len(one.encode()) for one in (self.name, self.title, self.reason, self.by))
+
+    @property
     def ends_ns(self) -> int:
         """When it ends, in a form that can be compared."""
         return _FOR_EVER if self.until_ns is None else self.until_ns
@@ -97,7 +104,7 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class TooManyHoldsError(Exception):
-    """There are ``MAX_HOLDS`` already."""
+    """There are ``MAX_HOLDS`` already, or their texts have ``MAX_BYTES``."""
 
 
 def asker_of(cause: Cause) -> Asker:
@@ -134,6 +141,9 @@ class Holds:
             hold = msgspec.structs.replace(hold, since_ns=before.since_ns)
         elif len(self._holds) >= MAX_HOLDS:
             raise TooManyHoldsError
+        others = sum(one.size for one in self._holds.values() if one is not before)
+        if others + hold.size > MAX_BYTES:
+            raise TooManyHoldsError
         # A new dictionary, because other threads look into the present one.
         self._holds = {**self._holds, hold.key: hold}
         return hold
@@ -151,6 +161,17 @@ class Holds:
         if ended:
             self._holds = {key: one for key, one in self._holds.items() if one.is_active(now)}
         return ended
+
+    def shift(self, step_ns: int) -> list[Hold]:
+        """The clock was set by this: holds began at the same moment, and end by the clock.
+
+        Returns all.
+        """
+        shift = msgspec.structs.replace
+        self._holds = {
+            key: shift(one, since_ns=one.since_ns + step_ns) for key, one in self._holds.items()
+        }
+        return self.all()
 
     def next_end(self) -> int | None:
         """When ``take_ended`` has something to return at the earliest; ``None``: never."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time
 
 from appliance.message_filter import Name
 from appliance.model import ExecutionState
 from appliance.mqtt import topics
+from appliance.time_of_day import last_time
 from appliance.ui import symbols
 from appliance.ui.filters import GROUPS, Filter, FilterError, Moment
 
@@ -150,20 +151,20 @@ def moment(word: str, now_ns: int, *, utc: bool) -> int:
 
     A time of day is the last one before now. Raises ``ValueError``.
     """
-    zone = UTC if utc else None
-    now = datetime.fromtimestamp(now_ns / 1e9, tz=UTC).astimezone(zone)
-    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", word):
-        clock = datetime.strptime(word.zfill(5), "%H:%M:%S" if word.count(":") == 2 else "%H:%M")  # noqa: DTZ007 - a time of day has no zone
-        found = now.replace(
-            hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0
-        )
-        if found > now:
-            found -= timedelta(days=1)
-    else:
-        found = datetime.fromisoformat(word.replace("_", "T"))
-        if found.tzinfo is None:
-            found = found.replace(tzinfo=UTC) if utc else found.astimezone()
+    if (wanted := time_of_day(word, utc=utc)) is not None:
+        return int(last_time(wanted, now_ns / _SECOND_NS)) * _SECOND_NS
+    found = datetime.fromisoformat(word.replace("_", "T"))
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC) if utc else found.astimezone()
     return int(found.timestamp()) * _SECOND_NS
+
+
+def time_of_day(word: str, *, utc: bool) -> time | None:
+    """``14:03`` or ``14:03:21``; ``None`` for another form. Raises ``ValueError``."""
+    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", word, re.ASCII) is None:
+        return None
+    hours, _, rest = word.partition(":")
+    return time.fromisoformat(f"{hours:0>2}:{rest}").replace(tzinfo=UTC if utc else None)
 
 
 # --- to text -------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
-from appliance.ui.filter_text import moment
+from appliance.time_of_day import next_time
+from appliance.ui.filter_text import moment, time_of_day
 
 FORMS = "2h, 06:00, 2026-12-01 06:00"
 _LONGEST_S = 10 * 366 * 86400
-_DAY_NS = 86400 * 10**9
 _FOR = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m(?:in)?)?(?:(\d{1,9})s)?")
 _SECONDS = (86400, 3600, 60, 1)
 
@@ -45,10 +45,9 @@ def parse(text: str, now_ns: int, *, utc: bool) -> int | None:
 
 
 def _moment(bare: str, text: str, now_ns: int, *, utc: bool) -> int:
-    is_time_of_day = re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", bare) is not None
     try:
-        # A time of day is the last one before the time that is given: before this time tomorrow.
-        base_ns = now_ns + _DAY_NS if is_time_of_day else now_ns
-        return moment(bare.upper().replace(" ", "T"), base_ns, utc=utc)
+        if (wanted := time_of_day(bare, utc=utc)) is not None:
+            return int(next_time(wanted, now_ns / 10**9)) * 10**9
+        return moment(bare.upper().replace(" ", "T"), now_ns, utc=utc)
     except (ValueError, OverflowError, OSError):
         raise HoldEndError(f"{text.strip()} is no time; write {FORMS}, or nothing") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -73,3 +74,15 @@ def test_any_text_is_a_time_to_come_or_refused(text, utc) -> None:
     except HoldEndError:
         return
     assert found is None or NOW < found <= NOW + 11 * 366 * 86400 * 10**9
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process can't be set")
+def test_a_day_of_another_length_is_no_mistake(monkeypatch) -> None:
+    """23:00 is shown in half an hour, though clocks are set in the night."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    for day, end in (("2027-03-27", "21:00"), ("2026-10-24", "20:00")):
+        now = int(datetime.fromisoformat(f"{day}T19:30+00:00").timestamp()) * 10**9
+        found = parse("22:00", now, utc=False)
+        assert found is not None
+        assert f"{datetime.fromtimestamp(found // 10**9, UTC):%Y-%m-%d %H:%M}" == f"{day} {end}"

@@ -48,3 +48,17 @@ async def test_only_who_has_shown_who_it_is_learns_of_a_hold(tmp_path, version):
             wire.send(wire.connect_packet("press-7", username="plc", password=password))
             assert (await wire.closed()).body[1] == reason[version == 4]
         assert rig.counters[Counter.CONNECTIONS_REFUSED_CLIENT_HELD] == 1
+
+
+@both
+async def test_a_client_that_is_held_while_its_older_connection_ends_stays_out(rig, version):  # noqa: F811
+    """It was not held yet when it showed who it is."""
+    older = await rig.wire(version, client_id="press-7", clean=False)
+    session = rig.broker.sessions.get("press-7")
+    rig.broker.held_client = lambda _client_id: None if session.connection else "held by ann"
+    newer = await rig.socket(version)
+    newer.send(newer.connect_packet("press-7", clean=False))
+    answer = await newer.closed()
+    assert (answer.kind, answer.body[1]) == (2, 0x8A if version == 5 else 5)
+    await older.closed()
+    assert rig.counters[Counter.CONNECTIONS_REFUSED_CLIENT_HELD] == 1

@@ -147,6 +147,24 @@ def test_a_hold_follows_the_clock_when_that_is_set(qlik, tmp_path) -> None:
         assert rig.engine.holding.holds().holds == ()
 
 
+@pytest.mark.parametrize("step_s", [-7200, 7200])
+def test_what_comes_is_dropped_also_after_the_clock_was_set(qlik, tmp_path, step_s) -> None:
+    """The hold began as long ago as before."""
+    task = qlik.add_task("Reload HR", duration_s=0.05)
+    wall, path = [1_795_000_000 * S], tmp_path / "tasks.db"
+    clock, source = Clock(lambda: wall[0], lambda: 0), MemorySource()
+    with Rig(path, client_of(qlik), source=source, clock_ns=clock, boot_ns=0) as rig:
+        since_ns = hold(rig, "everything", drop=True).since_ns
+        wall[0] += step_s * S
+        rig.engine._state.follow_clock()
+        last = source.put(START_TOPIC, task.id, received_ns=wall[0])
+        rig.wait_until(lambda: taken(rig, last.seq))
+        assert rig.engine.counters()[Counter.STARTS_DROPPED_BY_HOLD] == 1
+        assert waiting(rig) == [0]
+    with Rig(path, client_of(qlik), source=source, clock_ns=clock, boot_ns=0) as again:
+        assert again.engine.holding.holds().holds[0].since_ns == since_ns + step_s * S
+
+
 def test_what_comes_meanwhile_is_dropped_if_that_was_asked_for(qlik, tmp_path) -> None:
     """The sender is told; what waited before waits on; what came before the hold is not dropped."""
     task = qlik.add_task("Reload HR", duration_s=0.05, tags=("nightly",))
@@ -290,3 +308,17 @@ def test_an_explanation_says_what_a_hold_does(qlik, tmp_path) -> None:
         (start,) = rig.engine.explain(message).starts
         assert start.effect == "nothing"
         assert "is dropped" in start.reason
+
+
+def test_names_that_would_hold_nothing_or_release_another_thing_are_refused(qlik, tmp_path) -> None:
+    """Two tasks may have one name; no client has an id that begins with ``$``."""
+    twins = [qlik.add_task("Reload HR", duration_s=0.05) for _ in range(2)]
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        with pytest.raises(UsageError, match="no client id begins"):
+            hold(rig, "client", "$bridge/plant")
+        for task in twins:
+            hold(rig, "task", task.id)
+        with pytest.raises(UsageError, match=twins[1].id):
+            rig.engine.holding.release("task", "Reload HR", "ann")
+        assert rig.engine.holding.release("task", twins[1].id.upper(), "ann").name == twins[1].id
+        assert rig.engine.holding.release("task", "Reload HR", "ann").name == twins[0].id

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.engine_api import HOLD_KINDS
 from appliance.model import Cause
+from appliance.remote.protocol import LARGEST_ANSWER
 from appliance.tasks import holds
 from appliance.tasks.holds import MAX_HOLDS, Hold, Holds, TooManyHoldsError, asker_of
 from appliance.tasks.jobs import Limits
@@ -110,6 +111,22 @@ def test_there_are_a_thousand_at_most() -> None:
         found.put(a_hold("client", "one-more"))
     assert found.put(a_hold("client", "press-7", NOW + 9)).until_ns == NOW + 9
     assert len(found) == MAX_HOLDS
+
+
+def test_their_texts_are_bounded_together() -> None:
+    """A snapshot has all of them, and an attached terminal takes 2 MiB at a time."""
+    found = Holds()
+    long = "é" * 500
+    made = 0
+    with pytest.raises(TooManyHoldsError):
+        for number in range(MAX_HOLDS):
+            found.put(a_hold("client", f"{number}{long}"))
+            made += 1
+    assert made > 400
+    states = [one.state(0) for one in found.all()]
+    assert len(msgspec.msgpack.encode(states)) < LARGEST_ANSWER // 2
+    found.remove("client", f"0{long}")
+    found.put(a_hold("client", f"again{long[5:]}"))
 
 
 @pytest.mark.parametrize(
