@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Protocol
@@ -372,6 +373,8 @@ def _cloud(qlik: QlikConfig) -> Iterator[tuple[str, str]]:
 
 def _triggers(config: Config, report: ReportProblem) -> None:
     names: set[str] = set()
+    unnamed = Counter(one.topic for one in config.trigger if not one.name)
+    limited = {one.topic for one in config.trigger if one.fresh_within and not one.name}
     for number, trigger in enumerate(config.trigger, 1):
         table = f"[[trigger]] {number}"
         if config.qlik is None:
@@ -392,6 +395,14 @@ def _triggers(config: Config, report: ReportProblem) -> None:
             )
         _unique(trigger.name, names, table, report)
         _reload_options(trigger, table, config.qlik, report)
+        if not trigger.name and trigger.topic in limited and unnamed[trigger.topic] > 1:
+            report(
+                ConfigPath(table, "name"),
+                "this key is missing; several triggers without a name have this topic, and one of "
+                "them `fresh_within`, which counts by the name",
+                "name",
+                "fresh_within",
+            )
         if (
             trigger.fresh_within is not None
             and trigger.debounce is not None

@@ -197,6 +197,7 @@ class Dispatcher:
             rule=cause.rule,
             now=now,
             reload=options.reload,
+            selector=None if selector.kind == "id" else selector,
         )
 
     def answers(

@@ -13,6 +13,7 @@ Not for: why a task is stale, in words (freshness_report.py), or telling people 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ from appliance.tasks.selector import TaskSelector
 
 KIND = "freshness"
 """The kind of its values in ``tasks.db`` (kept.py); the name is the task's id."""
+KIND_DAY = "freshness day"
+"""The kind of a task's curve over the day: by itself, since messages do not change it."""
 SECOND_NS = 1_000_000_000
 DAY_NS = 86400 * SECOND_NS
 SLOT_NS = 900 * SECOND_NS
@@ -39,6 +42,8 @@ MAX_ASKS = 64
 together are held as one."""
 MANY_ASKS = 32
 """While so many wait, the messages of one second are held as one at once: this takes no search."""
+NEWEST_ASKS = 8
+"""Of the newest so many, one for the same variables takes a message of the same second."""
 MAX_RUNS = 8
 """Successful runs of a task that are remembered for messages that are read late."""
 MAX_RULES = 16
@@ -118,6 +123,8 @@ class TaskFreshnessState(msgspec.Struct, array_like=True):
     """When it was asked for last."""
     is_told: bool = False
     """Whether its topic has a retained message."""
+    selector: TaskSelector | None = None
+    """What messages asked for, while the task is not known."""
 
     @property
     def stale_since_ns(self) -> int | None:
@@ -231,6 +238,7 @@ class Freshness:
         self._tell: Alarms[str] = Alarms()
         self._told_ns: dict[str, int] = {}
         self._changed: set[str] = set()
+        self._changed_slots: set[str] = set()
         self._figures: dict[str, tuple[int, Figures]] = {}
         """The figures of tasks that have not changed since, with their day."""
 
@@ -246,11 +254,15 @@ class Freshness:
         rule: str,
         now: int,
         reload: ReloadOptions = ReloadOptions(),  # noqa: B008 - frozen
+        selector: TaskSelector | None = None,
     ) -> None:
-        """A message that came at ``asked_ns`` asks for a task."""
+        """A message that came at ``asked_ns`` asks for a task.
+
+        ``selector`` says what it asked for, if ``key`` is no task's.
+        """
         if not self._extend(key, asked_ns, seq, rule, reload):
             ask = Ask(asked_ns, asked_ns, seq, seq, 1, (rule,), reload)
-            self._add(key, name, (ask,), now)
+            self._add(key, name, (ask,), now, selector)
 
     def merged(self, key: str, now: int, *, by: int = 1) -> None:
         """A request was merged into one that waited already: so many runs were saved."""
@@ -259,17 +271,31 @@ class Freshness:
             self._touch(key)
 
     def resolved(
-        self, key: str, until_ns: int, found: Sequence[tuple[str, str, ReloadOptions]], now: int
+        self,
+        key: str,
+        until_ns: int,
+        found: Sequence[tuple[str, str, ReloadOptions]],
+        now: int,
+        *,
+        reload: ReloadOptions = ReloadOptions(),  # noqa: B008 - frozen
     ) -> None:
-        """What messages up to ``until_ns`` asked for is found: (task id, name, how) of each."""
+        """What messages up to ``until_ns`` asked for is found: (task id, name, how) of each.
+
+        ``reload`` is how the request had it. What others asked for with other variables is found
+        too, and still wants these.
+        """
         state = self.tasks.get(key)
         if state is None:
             return
         asks = [one for one in state.asks if one.last_ns <= until_ns]
         merged = sum(day.merged for day in state.days.values())
-        for task_id, name, reload in found:
-            moved = [msgspec.structs.replace(one, reload=reload) for one in asks]
+        for task_id, name, how in found:
+            moved = [
+                msgspec.structs.replace(one, reload=how if one.reload == reload else one.reload)
+                for one in asks
+            ]
             self._add(task_id, name, moved, now)
+            self._keep_late(task_id, state, now)
             if merged:
                 self.merged(task_id, now, by=merged)
         state.days = {}
@@ -290,6 +316,7 @@ class Freshness:
         if before == task_id or (state := self.tasks.get(before)) is None:
             return
         self._add(task_id, state.name, state.asks, now)
+        self._keep_late(task_id, state, now)
         if (other := self.tasks.get(task_id)) is not None:
             for number, day in state.days.items():
                 other.days.setdefault(number, Day()).merged += day.merged
@@ -320,7 +347,7 @@ class Freshness:
         if covered:
             self._day(state, run.fresh_ns).runs += 1
         for ask in covered:
-            self._note(state, ask, run.fresh_ns)
+            self._note(task_id, state, ask, run.fresh_ns)
         self._has_changed(task_id, state, now)
 
     def shift(self, step_ns: int, now: int) -> None:
@@ -403,11 +430,18 @@ class Freshness:
 
     def take_changed(self) -> dict[tuple[str, str], bytes | None]:
         """What has to be written, by kind and name; ``None``: the row goes."""
-        changed, self._changed = self._changed, set()
-        return {
-            (KIND, key): None if (state := self.tasks.get(key)) is None else _encode(state)
-            for key in changed
-        }
+        rows: dict[tuple[str, str], bytes | None] = {}
+        for key in self._changed:
+            state = self.tasks.get(key)
+            if state is None:
+                rows[KIND, key] = rows[KIND_DAY, key] = None
+                continue
+            rows[KIND, key] = _encode(msgspec.structs.replace(state, slots={}))
+            if key in self._changed_slots:
+                rows[KIND_DAY, key] = _encode(state.slots)
+        self._changed.clear()
+        self._changed_slots.clear()
+        return rows
 
     def figures(self, key: str, now: int) -> Figures:
         """``figures`` of a task, kept until it changes or the day is over."""
@@ -419,8 +453,14 @@ class Freshness:
 
     # --- over restarts ----------------------------------------------------------------------------
 
-    def load(self, rows: Mapping[str, bytes], now: int) -> list[str]:
-        """Take up what was written; returns the names of rows that can't be read."""
+    def load(
+        self, rows: Mapping[str, bytes], now: int, days: Mapping[str, bytes] | None = None
+    ) -> list[str]:
+        """Take up what was written; returns the names of rows that can't be read.
+
+        ``days`` are the rows of ``KIND_DAY``; a curve that can't be read begins anew.
+        """
+        days = days or {}
         unreadable = []
         for key, body in rows.items():
             try:
@@ -429,6 +469,9 @@ class Freshness:
                 unreadable.append(key)
                 self._touch(key)
                 continue
+            if key in days:
+                with contextlib.suppress(msgspec.MsgspecError, ValueError, TypeError):
+                    state.slots = _decode_slots(days[key])
             self.tasks[key] = state
             self._follow(key, state, now)
             self._announce(key, state, now, is_news=False)
@@ -441,7 +484,21 @@ class Freshness:
 
     # --- parts ------------------------------------------------------------------------------------
 
-    def _add(self, key: str, name: str, asks: Iterable[Ask], now: int) -> None:
+    def _keep_late(self, task_id: str, before: TaskFreshnessState, now: int) -> None:
+        """What was told to be late by its selector is not told again now that it is a task."""
+        found = self.stale.get(task_id)
+        if before.is_late and found and found.late_ns is not None and found.late_ns <= now:
+            self.tasks[task_id].is_late = True
+            self._late.drop(task_id)
+
+    def _add(
+        self,
+        key: str,
+        name: str,
+        asks: Iterable[Ask],
+        now: int,
+        selector: TaskSelector | None = None,
+    ) -> None:
         state = self.tasks.get(key)
         if state is None:
             if not self._has_room():
@@ -449,6 +506,7 @@ class Freshness:
                 return
             state = self.tasks[key] = TaskFreshnessState(name, runs=self._unasked.pop(key, []))
         state.name = name or state.name
+        state.selector = selector or state.selector
         for ask in asks:
             state.asked_ns = max(state.asked_ns, ask.last_ns)
             for rule in ask.rules:
@@ -460,7 +518,7 @@ class Freshness:
                 default=None,
             )
             if run is not None:
-                self._note(state, ask, run.fresh_ns)
+                self._note(key, state, ask, run.fresh_ns)
             elif not self._is_same(state, ask):
                 state.asks.append(ask)
                 if len(state.asks) > MAX_ASKS:
@@ -482,14 +540,26 @@ class Freshness:
         state = self.tasks.get(key)
         if state is None or len(state.asks) < MANY_ASKS:
             return False
-        last = state.asks[-1]
-        is_soon = last.last_ns <= asked_ns < last.first_ns + SECOND_NS
-        if not is_soon or last.rules != (rule,) or last.reload != reload:
+        places = range(len(state.asks) - 1, len(state.asks) - 1 - NEWEST_ASKS, -1)
+        place = next((one for one in places if state.asks[one].reload == reload), None)
+        if place is None:
             return False
-        if seq != last.last_seq:
-            state.asks[-1] = Ask(
-                last.first_ns, asked_ns, last.seq, seq, last.count + 1, last.rules, reload
+        last = state.asks[place]
+        if not last.last_ns <= asked_ns < last.first_ns + SECOND_NS:
+            return False
+        if seq != last.last_seq or rule not in last.rules:
+            count = last.count + (seq != last.last_seq)
+            state.asks[place] = Ask(
+                last.first_ns,
+                asked_ns,
+                last.seq,
+                seq,
+                count,
+                self._rules((*last.rules, rule)),
+                reload,
             )
+        if rule not in state.rules:
+            state.rules = [*state.rules, rule][-MAX_RULES:]
         state.asked_ns = max(state.asked_ns, asked_ns)
         self._touch(key)
         return True
@@ -516,12 +586,20 @@ class Freshness:
             oldest.seq,
             max(one.last_seq, two.last_seq),
             one.count + two.count,
-            tuple(dict.fromkeys((*one.rules, *two.rules)))[:MAX_RULES],
+            self._rules((*one.rules, *two.rules)),
             one.reload,
         )
         del state.asks[second]
 
-    def _note(self, state: TaskFreshnessState, ask: Ask, fresh_ns: int) -> None:
+    def _rules(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The rules that count for messages held as one: the shortest ``fresh_within`` first."""
+        found = tuple(dict.fromkeys(names))
+        if len(found) <= MAX_RULES:
+            return found
+        limits = self._limits_s
+        return tuple(sorted(found, key=lambda one: limits.get(one, math.inf))[:MAX_RULES])
+
+    def _note(self, key: str, state: TaskFreshnessState, ask: Ask, fresh_ns: int) -> None:
         """Messages are covered: how long that took."""
         latency_s = max(0.0, (fresh_ns - ask.first_ns) / SECOND_NS)
         day = self._day(state, fresh_ns)
@@ -532,6 +610,7 @@ class Freshness:
         slot = fresh_ns // SLOT_NS
         if slot not in state.slots or latency_s >= state.slots[slot][1]:
             state.slots[slot] = (fresh_ns, latency_s)
+            self._changed_slots.add(key)
         if len(state.slots) > DAY_NS // SLOT_NS:
             first = max(state.slots) - DAY_NS // SLOT_NS
             state.slots = {one: found for one, found in state.slots.items() if one > first}
@@ -625,3 +704,4 @@ def _span(one: Ask, two: Ask) -> int:
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(TaskFreshnessState).decode
+_decode_slots = msgspec.msgpack.Decoder(dict[int, tuple[int, float]]).decode

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from appliance.engine_api import TaskFreshness
-from appliance.model import Cause, Execution, ExecutionState
+from appliance.model import Cause, Execution, ExecutionState, ReloadOptions
 from appliance.problems import duration_text
-from appliance.tasks.catalog import TaskList
+from appliance.tasks.catalog import TaskList, ambiguity
 from appliance.tasks.freshness import (
     BOUNDS_S,
     DAY_NS,
@@ -27,8 +27,10 @@ from appliance.tasks.freshness import (
 )
 from appliance.tasks.notice import Notice
 from appliance.tasks.outcomes import time_text
+from appliance.tasks.queues import key_of_selector
 from appliance.tasks.state_store import StateStore
 from appliance.tasks.store import Publication
+from appliance.tasks.together import parts_of
 from appliance.tasks.views import why_it_waits
 
 _log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ _LOOKED_AT = 200
 """Open requests of which the task is not known that are looked at for a name."""
 _AT_ONCE = 50
 """Tasks that are looked at in one go: starts wait for the lock meanwhile."""
+_FIND_EVERY_NS = 10 * SECOND_NS
+"""What no request waits for any more is looked for in the list of tasks this often."""
 _NO_FIGURES = Figures()
 _RUNS = {
     ExecutionState.QUEUED: "It waits in the queue of the Qlik server.",
@@ -57,7 +61,7 @@ class Named(msgspec.Struct, frozen=True):
 
 
 class FreshnessReport:
-    """Reads what the planner knows. Any thread, but for ``tell_late`` and ``publish``."""
+    """Reads what the planner knows. Any thread, but for what is within a change."""
 
     def __init__(self, state: StateStore, tasks: TaskList, service_name: str) -> None:
         self._state = state
@@ -65,7 +69,8 @@ class FreshnessReport:
         self._tasks = tasks
         self._prefix = f"{service_name}/tasks/"
         self._named = Named()
-        self._looked_ns = 0
+        self._looked_ns = self._found_ns = 0
+        state.find_left = self.find_left
         state.tell_late = self.tell_late
         state.tell_freshness = self.publish
 
@@ -198,7 +203,37 @@ class FreshnessReport:
             return (*why_it_waits(execution), execution.id)
         return execution.state.value, execution.reason[:MAX_REASON] or text, execution.id
 
-    # --- telling: within a change ---------------------------------------------------------------
+    # --- within a change ------------------------------------------------------------------------
+
+    def find_left(self) -> None:
+        """Find the tasks of messages whose request ended before the server was asked.
+
+        Else no run could ever cover them. The list that was read last is asked, never the server.
+        """
+        now, freshness = self._state.clock_ns(), self._freshness
+        if 0 <= now - self._found_ns < _FIND_EVERY_NS:
+            return
+        self._found_ns = now
+        queues = self._state.planner.dispatcher.queues
+        left = [(key, one) for key, one in freshness.tasks.items() if one.selector and one.asks]
+        for key, state in left:
+            selector = state.selector
+            if selector is None or is_task(key):
+                continue
+            queue = key_of_selector(selector)
+            if queues.inactive(queue) or queues.active(queue):
+                continue
+            reload = state.asks[0].reload
+            found: dict[tuple[str, ReloadOptions], str] = {}
+            for part in parts_of(selector, reload):
+                tasks = self._tasks.find_known(part.selector, part.reload)
+                if not tasks or ambiguity(part.selector, tasks) is not None:
+                    break
+                found.update({(one.id, part.reload): one.name for one in tasks})
+            else:
+                tasks_found = [(task_id, name, how) for (task_id, how), name in found.items()]
+                newest_ns = max(one.last_ns for one in state.asks)
+                freshness.resolved(key, newest_ns, tasks_found, now, reload=reload)
 
     def tell_late(self, key: str) -> None:
         """The data of a task is older than a rule wants it: say so in the log and to people."""

@@ -183,6 +183,7 @@ class Planner:
             record.wanted_ns,
             [(one.id, one.name, how) for one, how in found],
             now,
+            reload=own,
         )
         if record.selector.kind == "together" and not self._has_room(record, found, now):
             return

@@ -34,6 +34,7 @@ from appliance.tasks import holds
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.cursors import Cursors
 from appliance.tasks.freshness import KIND as FRESHNESS
+from appliance.tasks.freshness import KIND_DAY as FRESHNESS_DAY
 from appliance.tasks.internal_errors import InternalErrors
 from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.notice import LogKnown, Notice, notice_of
@@ -90,6 +91,8 @@ class StateStore:
         self._outcomes = outcomes
         self.offer: Callable[[Notice | LogKnown], None] = lambda _: None
         """Takes news for people (notices.py)."""
+        self.find_left: Callable[[], None] = lambda: None
+        """Within a change: finds the tasks of messages that no request waits for any more."""
         self.tell_late: Callable[[str], None] = lambda _: None
         """Within a change: tells that the data of a task is older than a rule wants it."""
         self.tell_freshness: Callable[[str], None] = lambda _: None
@@ -170,7 +173,7 @@ class StateStore:
     def _open_freshness(self, now: int) -> None:
         """Read how fresh each task was. Without these rows, that is known from now on only."""
         freshness, kept = self.planner.book.freshness, self.planner.book.changes.kept
-        unreadable = freshness.load(self.store.kept(FRESHNESS), now)
+        unreadable = freshness.load(self.store.kept(FRESHNESS), now, self.store.kept(FRESHNESS_DAY))
         since = self.store.kept(FRESHNESS_SINCE).get("", b"").decode("ascii", "ignore")
         freshness.since_ns = int(since) if since.isdecimal() and len(since) < _DIGITS else now
         if unreadable:
@@ -446,6 +449,7 @@ class StateStore:
     def _mind_freshness(self, planner: Planner) -> None:
         """Tell what became stale for too long, and note what has changed."""
         freshness, now = planner.book.freshness, self.clock_ns()
+        self.find_left()
         for key in freshness.take_late(now):
             self.tell_late(key)
         for key in freshness.take_told(now):

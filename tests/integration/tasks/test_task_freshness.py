@@ -21,6 +21,7 @@ from appliance.model import ExecutionState
 from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.qlik.simulated.site import SimulatedTask
 from appliance.tasks import freshness as core
+from appliance.tasks import freshness_report
 from appliance.tasks.notice import Notice
 
 RULE = TriggerConfig(topic=START_TOPIC, task="payload", name="orders")
@@ -156,6 +157,20 @@ def test_by_name_the_task_is_known_once_the_server_was_asked(qlik, task, tmp_pat
         rig.wait_until(lambda: is_fresh(rig) and len(rig.engine.freshness()) == 1)
         fresh = found(rig)
         assert fresh is not None and (fresh.task_id, fresh.app) == (task.id, "Sales")
+
+
+def test_what_no_request_waits_for_is_found_and_covered(qlik, task, tmp_path, monkeypatch):
+    """Expired before the server was asked which task it is: a later run covers it all the same."""
+    monkeypatch.setattr(freshness_report, "_FIND_EVERY_NS", 0)
+    with open_rig(qlik, tmp_path, NAMED) as rig:
+        rig.source.put("named", "x", received_ns=an_hour_ago() - 30 * core.DAY_NS // 24)
+        rig.wait_until(lambda: ExecutionState.EXPIRED in rig.states())
+        rig.wait_until(lambda: rig.engine.tasks())
+        rig.wait_until(lambda: is_stale(rig) and found(rig).task_id == task.id)
+        qlik.run_elsewhere(task.id)
+        run_and_finish(qlik, task, Outcome.SUCCESS)
+        rig.wait_until(lambda: is_fresh(rig))
+        assert len(rig.engine.freshness()) == 1
 
 
 def test_an_id_that_no_task_has_is_not_stale_for_ever(qlik, task, tmp_path):

@@ -220,6 +220,11 @@ def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
             f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='payload'\ndebounce='1m'\nfresh_within='1m'",
             "so the data would always be late",
         ),
+        (
+            f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='payload'\nfresh_within='1m'\n"
+            "[[trigger]]\ntopic='a'\ntask={name='x'}",
+            "`fresh_within`, which counts by the name",
+        ),
         (f"{MANAGED}", "no way to sign in"),
         (f"{MANAGED}{CERTIFICATE}[allow]\ntasks = ['673f0c21a7d94e5b8c10f2bb']", "not a task id"),
         (f"{MANAGED}{CERTIFICATE}ntlm = true\npassword='x'", "keep one of them"),

@@ -19,6 +19,7 @@ from appliance.tasks.freshness import (
     DAYS,
     KEPT_NS,
     KIND,
+    KIND_DAY,
     MANY_ASKS,
     MAX_ASKS,
     MAX_TASKS,
@@ -295,6 +296,73 @@ def test_what_is_asked_for_by_name_is_a_task_once_it_is_found():
     assert stale_s(freshness, "stock") is None and stale_s(freshness) == 0
 
 
+def test_what_is_found_still_wants_the_variables_that_it_asked_for():
+    """Two requests by one name, each with its own variables: the first one found finds both."""
+    freshness = Freshness()
+    key = selector_key(TaskSelector("name", "Sales"))
+    ask(freshness, 0, 1, task=key, reload=MONDAY)
+    ask(freshness, 1, 2, task=key)
+    found = [("sales", "Sales", PLAIN)]
+    freshness.resolved(key, START + SECOND_NS, found, START + 2 * SECOND_NS, reload=PLAIN)
+    succeed(freshness, 3, 4)
+    assert stale_s(freshness) == 0, "no run has loaded it with these variables"
+    succeed(freshness, 3, 5, reload=MONDAY)
+    assert stale_s(freshness) is None
+
+
+def test_late_is_not_told_again_when_the_task_is_found():
+    """Nor is what becomes late by another message later left out."""
+    freshness = Freshness()
+    freshness.take_limits(LIMITS, START)
+    key = selector_key(TaskSelector("name", "Sales"))
+    ask(freshness, 0, 1, task=key)
+    at = START + 70 * SECOND_NS
+    assert freshness.take_late(at) == [key]
+    freshness.resolved(key, at, [("sales", "Sales", PLAIN)], at)
+    assert freshness.take_late(at) == [] and freshness.stale["sales"].late_ns < at
+    succeed(freshness, 70, 71)
+    ask(freshness, 80, 2)
+    assert freshness.take_late(START + 141 * SECOND_NS) == ["sales"]
+
+
+def test_messages_of_several_rules_and_variables_are_held_as_one_within_a_second():
+    """Many rules for one task must not cost each message a search."""
+    freshness = Freshness()
+    freshness.take_limits(LIMITS, START)
+    for number in range(MANY_ASKS):
+        ask(freshness, number, number + 1)
+    for number in range(1000):
+        seq, at = MANY_ASKS + 1 + number, MANY_ASKS + 1 + number / 2000
+        reload = MONDAY if number % 2 else PLAIN
+        ask(freshness, at, seq, reload=reload)
+        ask(freshness, at, seq, rule="returns", reload=reload)
+    state = freshness.tasks["sales"]
+    assert len(state.asks) == MANY_ASKS + 2 and state.waiting == MANY_ASKS + 1000
+    assert all(set(one.rules) == {"orders", "returns"} for one in state.asks[-2:])
+    assert freshness.limit_s(state) == 10.0
+
+
+def test_a_message_does_not_write_the_curve_over_the_day():
+    """The row of a stream of messages stays short; after a kill the curve is there all the same."""
+    freshness = Freshness()
+    for quarter in range(96):
+        ask(freshness, quarter * 900, quarter + 1)
+        succeed(freshness, quarter * 900 + 1, quarter * 900 + 60)
+    kept = freshness.take_changed()
+    ask(freshness, 96 * 900, 97)
+    changed = freshness.take_changed()
+    assert set(changed) == {(KIND, "sales")} and len(changed[KIND, "sales"] or b"") < 1000
+    kept.update(changed)
+    rows, days = (
+        {name: body for (kind, name), body in kept.items() if kind == wanted and body}
+        for wanted in (KIND, KIND_DAY)
+    )
+    other = Freshness()
+    assert not other.load(rows, START, days)
+    assert other.tasks["sales"] == freshness.tasks["sales"]
+    assert not Freshness().load(rows, START, {"sales": b"damaged"})
+
+
 def test_what_does_not_exist_is_forgotten():
     """A client can name any task: that must not be stale for ever."""
     freshness = Freshness()
@@ -304,7 +372,7 @@ def test_what_does_not_exist_is_forgotten():
     assert stale_s(freshness) == 5
     freshness.forget("sales", START + 5 * SECOND_NS, START)
     assert not freshness.tasks and not freshness.stale
-    assert freshness.take_changed() == {(KIND, "sales"): None}
+    assert freshness.take_changed() == {(KIND, "sales"): None, (KIND_DAY, "sales"): None}
 
 
 def test_an_app_whose_task_is_made_by_its_first_reload():
@@ -362,7 +430,7 @@ def test_rows_that_cannot_be_read_are_named_and_removed():
     """One damaged row costs one task."""
     freshness = Freshness()
     assert freshness.load({"sales": b"\xc1"}, START) == ["sales"]
-    assert freshness.take_changed() == {(KIND, "sales"): None}
+    assert freshness.take_changed() == {(KIND, "sales"): None, (KIND_DAY, "sales"): None}
 
 
 @given(st.lists(st.floats(0.0, 10**6), min_size=1, max_size=50))
