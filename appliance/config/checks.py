@@ -396,6 +396,7 @@ def _triggers(config: Config, report: ReportProblem) -> None:
         _unique(trigger.name, names, table, report)
         _reload_options(trigger, table, config.qlik, report)
         if not trigger.name and trigger.topic in limited and unnamed[trigger.topic] > 1:
+            unnamed[trigger.topic] = 0  # Said once for each topic.
             report(
                 ConfigPath(table, "name"),
                 "this key is missing; several triggers without a name have this topic, and one of "
