@@ -135,7 +135,8 @@ def _hold(
     name: str,
     end: Callable[[int], int | None],
 ) -> None:
-    now_ns = link.request(protocol.GetHolds(), _HOLDS).taken_ns
+    present = link.request(protocol.GetHolds(), _HOLDS)
+    now_ns = present.taken_ns
     asked = protocol.Hold(kind, name, end(now_ns), options.reason or "", options.drop)
     found = link.request(asked, _HOLD)
     if options.json:
@@ -144,6 +145,9 @@ def _hold(
     mark = "-- " if name.startswith("-") else ""
     named = "everything" if kind == "everything" else f"{kind} {mark}{shlex.quote(name)}"
     _print(f"{found.shown} is held {held_text(found, now_ns)}")
+    for before in present.holds:
+        if (before.kind, before.name) == (found.kind, found.name):
+            _print(f"before, it was held {held_text(before, now_ns)}")
     _print(f"it is released by: appliance release {named}")
 
 
@@ -184,9 +188,15 @@ def _row(hold: HoldState, now_ns: int) -> tuple[str, ...]:
         "it is released" if hold.until_ns is None else moment_text(hold.until_ns, now_ns),
         escape(hold.who),
         moment_text(hold.since_ns, now_ns),
-        "dropped" if hold.drop else str(hold.waiting),
+        _waiting(hold),
         escape(hold.reason) or "-",
     )
+
+
+def _waiting(hold: HoldState) -> str:
+    if not hold.drop:
+        return str(hold.waiting)
+    return f"{hold.waiting}, more dropped" if hold.waiting else "dropped"
 
 
 def _described(hold: HoldState) -> dict[str, Any]:

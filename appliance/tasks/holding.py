@@ -83,6 +83,7 @@ class Holding:
             raise UsageError(f"The end of the hold, {_time(until_ns)}, is over. Name a later time.")
         wanted = Hold(kind, name, until_ns, reason, by, now, drop, title)
         with self._state.noted("The hold") as planner:
+            before = planner.dispatcher.holds.get(kind, name)
             try:
                 hold = planner.hold(wanted, now)
             except TooManyHoldsError:
@@ -91,15 +92,8 @@ class Holding:
                     f"{MAX_HOLDS} at most, with {MAX_BYTES // 1024} KiB of names and reasons in "
                     "all. Release some of them."
                 ) from None
-        until = "" if until_ns is None else f" until {_time(until_ns)}"
-        _log.warning(
-            "%s holds %s%s: %s%s",
-            by,
-            hold.shown,
-            until,
-            hold.reason or "no reason is given",
-            "; what asks for a start meanwhile is dropped" if drop else "",
-        )
+        changed = "" if before is None else f" (before: by {before.by}{_told(before)})"
+        _log.warning("%s holds %s%s%s", by, hold.shown, _told(hold), changed)
         return self._state_of(hold)
 
     def release(self, kind: str, name: str, by: str) -> HoldState:
@@ -218,6 +212,12 @@ def _check(kind: str, name: str, known: Iterable[str]) -> None:
         raise UsageError(
             f'The configuration has no {kind} "{escape(name)}".{hint} Nothing is held.'
         )
+
+
+def _told(hold: Hold) -> str:
+    until = "" if hold.until_ns is None else f" until {_time(hold.until_ns)}"
+    drop = "; what asks for a start meanwhile is dropped" if hold.drop else ""
+    return f"{until}: {hold.reason or 'no reason is given'}{drop}"
 
 
 def _time(at_ns: int) -> str:

@@ -11,6 +11,7 @@ from appliance_process import QUICK, ApplianceProcess, until
 
 from appliance import cli
 from appliance.commands import hold
+from appliance.engine_api import HoldState
 from appliance.errors import EXIT_UNAVAILABLE, EXIT_USAGE, NoPermissionError, UnavailableError
 from appliance.mqtt.client import Client, Target
 from appliance.ops import health
@@ -82,6 +83,11 @@ def test_a_maintenance_window_with_a_kill_in_it(tmp_path, call) -> None:
             assert out.startswith("everything is held until ")
             assert "it is released by: appliance release everything" in out
             process.wait_for_line("new disks")
+            code, out, _ = call(
+                process, "hold", "everything", "--for", "3h", "--reason", "new disks"
+            )
+            assert out.splitlines()[1].startswith("before, it was held until ")
+            process.wait_for_line("(before: by ")
             with client(process, "press-7") as press:
                 assert call(process, "hold", "client", "press-7")[0] == 0
                 with pytest.raises(UnavailableError):
@@ -155,3 +161,8 @@ def test_a_time_of_day_is_the_next_one() -> None:
         (datetime.fromtimestamp(noon // 10**9, UTC).strftime("%H:%M+00:00"), 24),
     ):
         assert hold._moment(text, noon) == noon + int(moved_h * 3600) * 10**9
+
+
+def test_what_waited_before_a_hold_that_drops_is_listed() -> None:
+    held = HoldState("task", "a", None, "", "ann", 1, drop=True, waiting=3)
+    assert hold._row(held, 2)[4] == "3, more dropped"

@@ -322,3 +322,13 @@ def test_names_that_would_hold_nothing_or_release_another_thing_are_refused(qlik
             rig.engine.holding.release("task", "Reload HR", "ann")
         assert rig.engine.holding.release("task", twins[1].id.upper(), "ann").name == twins[1].id
         assert rig.engine.holding.release("task", "Reload HR", "ann").name == twins[0].id
+
+
+def test_the_log_says_what_a_second_operator_changed(qlik, tmp_path, caplog) -> None:
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        hold(rig, "everything")
+        hold(rig, "everything", by="bob", reason="", drop=True)
+        assert caplog.messages[-1] == (
+            "bob holds everything: no reason is given; what asks for a start meanwhile is dropped "
+            "(before: by ann: new disks)"
+        )
