@@ -30,6 +30,7 @@ from appliance.time_of_day import next_time
 
 _CONNECT_S = 10.0
 _LONGEST_S = 10 * 366 * 86400.0
+_ANY_TIME_S = 10**9
 _HEADINGS = ("HELD", "UNTIL", "BY", "SINCE", "WAITING", "REASON")
 _WIDEST = 60
 """Characters of a column; a longer text moves the rest of its row."""
@@ -84,7 +85,7 @@ def _end(options: argparse.Namespace) -> Callable[[int], int | None]:
     """When the hold ends, by the time that the appliance's clock shows."""
     if options.until is not None:
         text = options.until
-        _moment(text, 0)  # a mistake is told before anything is sent
+        _read(text, _ANY_TIME_S)  # a mistake is told before anything is sent
         return lambda now_ns: _moment(text, now_ns)
     if options.for_time is None:
         return lambda _now_ns: None
@@ -103,17 +104,20 @@ def _moment(text: str, now_ns: int) -> int:
     Raises ``UsageError``.
     """
     now_s = now_ns // 10**9
+    found_s = _read(text, now_s)
+    if found_s - now_s > _LONGEST_S:
+        raise UsageError(f"--until {text}: write a time within ten years")
+    return int(found_s) * 10**9
+
+
+def _read(text: str, now_s: int) -> float:
     try:
         found_s = _next_time(text.strip(), now_s)
-        if found_s is None:
-            found_s = datetime.fromisoformat(text.strip()).timestamp()
+        return datetime.fromisoformat(text.strip()).timestamp() if found_s is None else found_s
     except (ValueError, OverflowError, OSError):
         raise UsageError(
             f"--until {text}: write a time of day (06:00) or a date with a time (2026-12-01 06:00)"
         ) from None
-    if now_s and found_s - now_s > _LONGEST_S:
-        raise UsageError(f"--until {text}: write a time within ten years")
-    return int(found_s) * 10**9
 
 
 def _next_time(text: str, now_s: int) -> float | None:

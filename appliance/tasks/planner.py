@@ -60,6 +60,8 @@ class Planner:
         self.counters = book.counters
         self.histories = book.histories.by_task
         self.slow = runs.slow
+        self.not_started: list[tuple[int, str, str]] = []
+        """What was to follow an execution and is not taken: its number, the task's id, and why."""
         self.ask = dispatcher.ask
         self.answer = book.answer
         self.count = book.count
@@ -234,7 +236,9 @@ class Planner:
                 )
                 if is_wanted:
                     cause = Cause("http", rule=execution.cause.rule)
-                    self.ask(TaskSelector("id", one.task_id), Options(), cause, now)
+                    answer = self.ask(TaskSelector("id", one.task_id), Options(), cause, now)
+                    if isinstance(answer, Rejection):
+                        self.not_started.append((record.id, one.task_id, answer.reason))
         return bool(ended)
 
     def no_room_for(self, starts: Collection[tuple[TaskSelector, Options]]) -> Rejection | None:

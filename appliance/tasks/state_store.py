@@ -369,6 +369,9 @@ class StateStore:
                     self._unnoted_jobs.append(job)
             if not planner.start_next(now):
                 break
+        for number, task_id, reason in planner.not_started:
+            _log.warning("Task %s is not started after execution %d: %s", task_id, number, reason)
+        planner.not_started.clear()
 
     def settle(self, *, flush: bool = False) -> bool:
         """Write what changed and let it take effect; returns whether the disk took it.

@@ -246,6 +246,18 @@ def test_the_next_tasks_are_started_after_a_restart_too(tmp_path, qlik):
         until(lambda: ended(site, 0) == wanted, "the next task ran")
 
 
+@pytest.mark.campaign
+def test_a_next_task_that_is_dropped_is_told_in_the_log(site, caplog):
+    holding = site.appliance.tasks.holding
+    holding.hold("task", SALES, None, "disks", True, "ann")
+    try:
+        body = {"startQSEoWTaskOnSuccess": [SALES]}
+        assert site.ask("PUT", f"/v4/app/{APP}/reload", json=body).status_code == 201
+        until(lambda: f"Task {SALES} is not started after execution" in caplog.text, "a line")
+    finally:
+        holding.release("task", SALES, "ann")
+
+
 @pytest.mark.parametrize(
     ("app", "body"),
     [

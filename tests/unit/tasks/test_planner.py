@@ -689,6 +689,20 @@ def test_the_next_tasks_are_asked_for_once_by_the_outcome(outcome, expected) -> 
     assert planner.book.changes.records[record.id] is record
 
 
+def test_a_next_task_that_a_hold_drops_is_told() -> None:
+    planner = make()
+    record = planner.open[ask(planner)]
+    record.add_next([Next(IDS[1])])
+    (job,) = planner.begin(NOW)
+    planner.started(job.record, "run-1", NOW)
+    planner.hold(Hold("task", IDS[1], None, "disks", "ann", NOW, drop=True), NOW)
+    planner.report(job.record, Report("run-1", IDS[0], ExecutionState.SUCCEEDED), NOW)
+    assert planner.start_next(NOW)
+    ((number, task, why),) = planner.not_started
+    assert (number, task) == (record.id, IDS[1])
+    assert why.startswith("Held by ann")
+
+
 def test_what_answers_another_request_is_followed_by_its_next_tasks_too() -> None:
     planner = make()
     target, other = (planner.open[ask_for(planner, task)] for task in IDS[:2])
