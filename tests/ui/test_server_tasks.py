@@ -11,6 +11,7 @@ from appliance.engine_api import HoldState, ServerTask, ServerTasks, Starter, Wa
 from appliance.errors import UnavailableError
 from appliance.model import ExecutionState, Task
 from appliance.ui.app import ApplianceApp
+from appliance.ui.lines import text_of
 from appliance.ui import task_list
 from appliance.ui.settings import UiSettings
 from appliance.ui.views import server_task as view
@@ -277,3 +278,11 @@ async def test_a_thousand_tasks_cost_a_frame_no_more_than_the_rows_in_view(monke
         engine.clock_ns.go(1)
         await settle(pilot)
         assert len(ordered) == 1
+
+
+@pytest.mark.parametrize("cells", [80, 140])
+def test_a_name_deep_in_a_tree_can_be_read(cells):
+    item = ServerTask(Task("t", "Reload of Sales"))
+    row = task_list.Row(item, "above", 12, "  " * 8 + "… ")
+    text = text_of(view.row(row, {}, None, 0, cells, utc=True))
+    assert "… Reload of" in text

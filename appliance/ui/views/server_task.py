@@ -15,7 +15,7 @@ from appliance.ui.columns import Cell, Column, Table
 from appliance.ui.hold_targets import STARTERS
 from appliance.ui.lines import Line, cut_line, join
 from appliance.ui.task_list import Row
-from appliance.ui.text import cut, first_line, printable, words_in
+from appliance.ui.text import cut, cut_start, first_line, printable, words_in
 from appliance.ui.views import activity
 
 _DAY_S = 86400
@@ -23,6 +23,8 @@ _LONGEST = 300
 _FOLLOWERS = 20
 _WAITS = 5
 _CHAIN_ROWS = 200
+_BRANCH, _BRANCH_WIDE, _WIDE = 8, 24, 110
+"""Cells that the branch of a tree has before a name, and in a terminal of how many cells more."""
 TABLE = Table(
     Column("", 1),
     Column("TASK", 18, 32, 70, key="name"),
@@ -66,7 +68,7 @@ def row(
     usual = "" if item.usual_s is None else f"~{formats.took(item.usual_s)}"
     parts: list[Cell] = [
         (sign, tone),
-        [(row.branch, "dim"), (printable(task.name), "" if task.enabled else "dim")],
+        [(_branch(row.branch, cells), "dim"), (printable(task.name), "" if task.enabled else "dim")],
         (symbols.word(known) if known else "never", tone),
         (since, "dim"),
         (usual, "dim"),
@@ -76,6 +78,11 @@ def row(
         (printable(task.app_name), "dim"),
     ]
     return TABLE.row(cells, parts)
+
+
+def _branch(text: str, cells: int) -> str:
+    """The end of a branch says where a task stands; the rest is left to its name."""
+    return cut_start(text, _BRANCH if cells < _WIDE else _BRANCH_WIDE)
 
 
 def next_start(
