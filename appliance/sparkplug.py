@@ -19,7 +19,8 @@ import msgspec
 
 NAMESPACE = "spBv1.0"
 MAX_VALUES = 20_000
-"""Metrics, properties and cells of one payload, all together."""
+"""Metrics, properties and cells of one payload, all together; and as many elements of arrays, of
+which more are left out."""
 MAX_FIELDS = 100_000
 """Fields, those that are skipped too: to read them takes a tenth of a second."""
 MAX_DEPTH = 12
@@ -133,6 +134,7 @@ class _Reader:
         self._data = data
         self._left = MAX_VALUES
         self._fields_left = MAX_FIELDS
+        self._elements_left = MAX_VALUES
 
     def payload(self) -> Payload:
         timestamp: int | None = None
@@ -195,10 +197,17 @@ class _Reader:
             alias=found.get(2),
             timestamp_ms=found.get(3),
             datatype=datatype,
-            value=None if is_null else _typed(value, datatype),
+            value=None if is_null else self._value(value, datatype),
             flags=tuple(text for number, text in texts if found.get(number)),
             properties=properties,
         )
+
+    def _value(self, value: Any, datatype: int) -> Any:
+        if not isinstance(value, bytes):
+            return _typed(value, datatype)
+        found = _array(value, datatype, self._elements_left)
+        self._elements_left -= len(found) if isinstance(found, list) else 0
+        return found
 
     def _properties(self, span: _Span, depth: int) -> dict[str, Any]:
         keys: list[str] = []
@@ -380,9 +389,7 @@ def _double(data: bytes) -> float:
 
 
 def _typed(value: Any, datatype: int) -> Any:
-    """The value as its data type means it: integers are sent without sign, arrays as bytes."""
-    if isinstance(value, bytes):
-        return _array(value, datatype)
+    """The value as its data type means it: integers are sent without sign."""
     if isinstance(value, int) and datatype == _BOOLEAN:
         return bool(value)
     if isinstance(value, int) and not isinstance(value, bool) and datatype in _SIGNED_BITS:
@@ -392,16 +399,17 @@ def _typed(value: Any, datatype: int) -> Any:
     return value
 
 
-def _array(data: bytes, datatype: int) -> Any:
+def _array(data: bytes, datatype: int, most: int) -> Any:
+    """The first elements; what is no array stays bytes."""
     form = _ARRAY_FORMATS.get(datatype)
     if form is not None:
         size = struct.calcsize(f"<{form}")
-        count = min(len(data) // size, MAX_VALUES)
+        count = min(len(data) // size, most)
         return list(struct.unpack_from(f"<{count}{form}", data))
     if datatype == _STRING_ARRAY:
-        return [each.decode(errors="replace") for each in data.split(b"\0", MAX_VALUES)[:-1]]
+        return [each.decode(errors="replace") for each in data.split(b"\0", most)[:-1]]
     if datatype == _BOOLEAN_ARRAY and len(data) >= 4:
-        count = min(int.from_bytes(data[:4], "little"), 8 * (len(data) - 4), MAX_VALUES)
+        count = min(int.from_bytes(data[:4], "little"), 8 * (len(data) - 4), most)
         return [bool(data[4 + place // 8] & 0x80 >> place % 8) for place in range(count)]
     return data
 

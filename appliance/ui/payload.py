@@ -6,7 +6,7 @@ Payloads are data: parsed as JSON at most, never evaluated. Not for: cutting to 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import ndiff
 
 import msgspec
@@ -22,9 +22,11 @@ _LONG_BYTES = 1000
 """From here on a list says how long a payload is, besides showing its beginning."""
 
 _PRETTY_LIMIT = 1_000_000
-"""Bytes beyond which a payload is shown raw: indenting it would make the UI wait."""
+"""Bytes beyond which a payload is shown raw, and not parsed: the UI would wait for it."""
 
 _VIEW_LINES = 5000
+_VIEW_CHARACTERS = 500_000
+"""To make characters safe takes the UI half a second for a million of the odd ones."""
 _HEX_BYTES = 16 * 4096
 
 _MAGIC = (
@@ -54,6 +56,8 @@ def kind(data: bytes, *, cut: bool = False) -> str:
     """``JSON``, ``text``, ``empty``, or the name of a binary format, ``binary`` at worst."""
     if not data:
         return "empty"
+    if len(data) > _PRETTY_LIMIT:
+        data, cut = data[:_PRETTY_LIMIT], True
     text = decode(data, cut=cut)
     if text is None:
         return next((name for magic, name in _MAGIC if data.startswith(magic)), "binary")
@@ -98,7 +102,7 @@ def pretty(data: bytes) -> list[str]:
         return hexdump(data)
     if len(data) <= _PRETTY_LIMIT:
         try:
-            return _bounded([printable(line) for line in _indented(data, text).split("\n")])
+            return _shown(_indented(data, text).split("\n"))
         except (ValueError, RecursionError):
             pass
     return raw(data)
@@ -120,7 +124,7 @@ def raw(data: bytes) -> list[str]:
         return hexdump(data)
     if not data:
         return ["<empty>"]
-    return _bounded([printable(line) for line in text.replace("\r\n", "\n").split("\n")])
+    return _shown(text.replace("\r\n", "\n").split("\n"))
 
 
 def hexdump(data: bytes) -> list[str]:
@@ -138,10 +142,19 @@ def hexdump(data: bytes) -> list[str]:
     return lines
 
 
-def _bounded(lines: list[str]) -> list[str]:
-    if len(lines) <= _VIEW_LINES:
-        return lines
-    return [*lines[:_VIEW_LINES], f"… {formats.number(len(lines) - _VIEW_LINES)} more lines"]
+def _shown(lines: Sequence[str]) -> list[str]:
+    """The lines made printable, as far as there is room, and how much more there is."""
+    found: list[str] = []
+    left = _VIEW_CHARACTERS
+    for line in lines[:_VIEW_LINES]:
+        if len(line) > left:
+            more = sum(map(len, lines[len(found) :])) - left
+            return [*found, printable(line[:left]), f"… {formats.number(more)} more characters"]
+        left -= len(line)
+        found.append(printable(line))
+    if len(lines) > _VIEW_LINES:
+        found.append(f"… {formats.number(len(lines) - _VIEW_LINES)} more lines")
+    return found
 
 
 def sparkplug_b(data: bytes, names: Mapping[int, str]) -> tuple[list[str] | None, str]:
@@ -153,7 +166,7 @@ def sparkplug_b(data: bytes, names: Mapping[int, str]) -> tuple[list[str] | None
         found = sparkplug.read(data)
     except sparkplug.NotSparkplugError as error:
         return None, f"not understood as Sparkplug B: {error}"
-    return _bounded([printable(line) for line in sparkplug.lines(found, names)]), "Sparkplug B"
+    return _shown(sparkplug.lines(found, names)), "Sparkplug B"
 
 
 def _for_people(data: bytes, topic: str) -> list[str]:

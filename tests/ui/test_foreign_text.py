@@ -5,11 +5,16 @@ import unicodedata
 from hypothesis import example, given, settings, strategies as st
 from rich.style import Style
 
+from sparkplug_payloads import part, whole
+
 from appliance.ui import payload
 from appliance.ui.lines import strip_of
 from appliance.ui.text import cut, cut_start, fit, fit_right, for_clipboard, printable, width, wrap
 
 NASTY = "\x1b[2J\x9b1m\x07\r\n\t\u202e\u2066\u200b\u200d\ufeff\u2028e\u0301\u0301\u0301\u0301日本🇩🇪👍🏽\udc80\U000e0041\u3164"
+
+
+SPARKPLUG = part(2, whole(4, 12) + part(15, b"x" * 3_000_000))
 
 
 def is_harmless(text):
@@ -141,3 +146,18 @@ def test_difference_to_the_message_before():
     """What changed is marked with a sign, not with a colour alone."""
     assert ("-", '  "v": 1') in payload.diff(b'{"v":1}', b'{"v":2}')
     assert ("+", '  "v": 2') in payload.diff(b'{"v":1}', b'{"v":2}')
+
+
+def test_the_text_of_a_huge_payload_is_bounded():
+    """The UI's thread makes it safe character by character; the end says how much is not shown."""
+    huge = b"\x1b" * 3_000_000
+    for lines in (payload.raw(huge), payload.pretty(huge), payload.sparkplug_b(SPARKPLUG, {})[0]):
+        assert sum(map(len, lines)) < 600_000
+        assert lines[-1].endswith("more characters")
+    assert payload.raw(b"x\n" * 6000)[-1] == "… 1,001 more lines"
+    assert payload.raw(b"x" * 600_000 + b"\n" + b"y" * 7)[-1] == "… 100,007 more characters"
+
+
+def test_a_huge_payload_is_named_by_its_beginning():
+    assert payload.kind(b"[" * 3_000_000) == "JSON"
+    assert payload.kind(b"x" * 3_000_000) == "text"

@@ -119,6 +119,15 @@ def test_a_name_that_is_repeated_makes_no_text_longer_than_its_values() -> None:
     assert all("NNN…" in line for line in shown[1:])
 
 
+def test_the_elements_of_all_arrays_together_are_bounded() -> None:
+    """A kilobyte has 8,000 booleans; what comes after a long array is read all the same."""
+    booleans = part(2, whole(4, 32) + part(16, b"\xff" * 4 + b"\xff" * 1000))
+    last = part(2, part(1, b"Last") + whole(4, 3) + whole(10, 7))
+    found = read(booleans * 10 + last).metrics
+    assert sum(len(one.value) for one in found[:-1]) == sparkplug.MAX_VALUES
+    assert (found[-1].name, found[-1].value) == ("Last", 7)
+
+
 # --- against Protocol Buffers ------------------------------------------------------------------
 
 
