@@ -20,6 +20,8 @@ _MOST_EXECUTIONS = 500
 _MOST_SEQS = 5000
 _MOST_VALUES = 200
 _MOST_WORDS = 50
+_TASKS_BYTES = 128 * 1024
+"""Of the server's tasks in one answer: a line of 64 kbit/s carries it in 16 seconds."""
 _HISTORY_BYTES = 512 * 1024
 _OVERHEAD = 128
 
@@ -56,7 +58,7 @@ def _server_tasks(engine: Engine, operation: protocol.GetServerTasks) -> ServerT
     """The tasks that fit into one answer. The terminal requests those behind them."""
     found = engine.server_tasks()
     part: list[ServerTask] = []
-    room = protocol.LARGEST_ANSWER // 2
+    room = _TASKS_BYTES
     for one in found.tasks[operation.first :]:
         room -= len(protocol.encode(one))
         if room < 0 and part:

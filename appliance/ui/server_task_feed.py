@@ -5,6 +5,7 @@ Not for: their order and what a filter hides (task_list.py).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -15,6 +16,11 @@ from appliance.ui.background import Background
 
 _ASK_NS, _ASK_REMOTE_NS = 10 * formats.SECOND_NS, 30 * formats.SECOND_NS
 """How often the list is asked for; the answer to an attached terminal crosses the network."""
+
+
+_PAUSE = 10
+"""Times as long as an answer took no other is asked for: it takes a tenth of a slow line."""
+_LONGEST_PAUSE_NS = 300 * formats.SECOND_NS
 
 
 class FeedHost(Protocol):
@@ -34,6 +40,8 @@ class ServerTaskFeed:
         self._host = host
         self._asked_ns: int | None = None
         self._is_asking = False
+        self._took_s = 0.0
+        """How long the last answer took."""
         self.answer: ServerTasks | None = None
         """``None``: there was none yet."""
         self.trouble = ""
@@ -63,7 +71,10 @@ class ServerTaskFeed:
 
     def ask(self, now_ns: int) -> None:
         """Ask for the list, unless the last answer is young."""
-        every = _ASK_REMOTE_NS if self._host.engine.is_remote else _ASK_NS
+        every = _ASK_NS
+        if self._host.engine.is_remote:
+            pause_ns = int(_PAUSE * self._took_s * formats.SECOND_NS)
+            every = min(max(_ASK_REMOTE_NS, pause_ns), _LONGEST_PAUSE_NS)
         is_young = self._asked_ns is not None and self._asked_ns <= now_ns < self._asked_ns + every
         if self._is_asking or is_young:
             return
@@ -71,6 +82,7 @@ class ServerTaskFeed:
         engine = self._host.engine
 
         def get() -> ServerTasks | str:
+            began = time.monotonic()
             try:
                 return engine.server_tasks()
             except ApplianceError as error:
@@ -78,6 +90,8 @@ class ServerTaskFeed:
             except Exception:
                 self._is_asking = False
                 raise
+            finally:
+                self._took_s = time.monotonic() - began
 
         self._host.background.fetch(get, self._found, group="server tasks")
 

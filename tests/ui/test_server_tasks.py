@@ -12,7 +12,7 @@ from appliance.errors import UnavailableError
 from appliance.model import ExecutionState, Task
 from appliance.ui.app import ApplianceApp
 from appliance.ui.lines import text_of
-from appliance.ui import task_list
+from appliance.ui import server_task_feed, task_list
 from appliance.ui.settings import UiSettings
 from appliance.ui.views import server_task as view
 
@@ -286,3 +286,41 @@ def test_a_name_deep_in_a_tree_can_be_read(cells):
     row = task_list.Row(item, "above", 12, "  " * 8 + "… ")
     text = text_of(view.row(row, {}, None, 0, cells, utc=True))
     assert "… Reload of" in text
+
+
+class _Line:
+    """A host whose engine is far away; it answers at once, by a clock of its own."""
+
+    is_remote = True
+
+    def __init__(self):
+        self.engine = self.background = self
+        self.asked, self.now_s, self.took_s = 0, 0.0, 0.0
+
+    def server_tasks(self):
+        self.asked += 1
+        self.now_s += self.took_s
+        return ServerTasks((), 0)
+
+    def fetch(self, get, found, group):
+        found(get())
+
+    def show_now(self):
+        pass
+
+
+def test_a_slow_line_is_not_kept_busy_with_the_list(monkeypatch):
+    host = _Line()
+    feed = server_task_feed.ServerTaskFeed(host)
+    monkeypatch.setattr("appliance.ui.server_task_feed.time.monotonic", lambda: host.now_s)
+
+    def asks_in(seconds):
+        before, began = host.asked, int(host.now_s)
+        for second in range(began, began + seconds):
+            host.now_s = max(host.now_s, second)
+            feed.ask(second * S)
+        return host.asked - before
+
+    assert asks_in(300) == 10
+    host.now_s, host.took_s = 300.0, 12.0
+    assert asks_in(360) <= 4

@@ -66,9 +66,13 @@ def row(
     tone = symbols.tone(known) if known and task.enabled else "dim"
     since = "" if item.since_ns is None else formats.age((now_ns - item.since_ns) / 1e9)
     usual = "" if item.usual_s is None else f"~{formats.took(item.usual_s)}"
+    branch = _branch(row.branch, cells)
     parts: list[Cell] = [
         (sign, tone),
-        [(_branch(row.branch, cells), "dim"), (printable(task.name), "" if task.enabled else "dim")],
+        [
+            (branch, "dim"),
+            (printable(task.name), "" if task.enabled else "dim"),
+        ],
         (symbols.word(known) if known else "never", tone),
         (since, "dim"),
         (usual, "dim"),
