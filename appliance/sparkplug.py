@@ -46,6 +46,8 @@ _BOOLEAN_ARRAY, _STRING_ARRAY = 32, 33
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _LONGEST_VARINT = 10
+_FIRST_KEYS = frozenset({0x08, 0x12, 0x18, 0x22, 0x2A})
+"""Of the fields that a payload has: timestamp, metrics, seq, uuid, body."""
 
 _Span = tuple[int, int]
 """Where the bytes of a part begin and end."""
@@ -105,6 +107,11 @@ def is_topic(topic: str) -> bool:
         return False
     levels = topic.split("/")
     return len(levels) in (4, 5) and levels[2] in _KINDS
+
+
+def may_be(data: bytes) -> bool:
+    """Whether bytes begin like a payload: with the key of one of its fields, or not at all."""
+    return not data or data[0] in _FIRST_KEYS
 
 
 def birth_topic(topic: str) -> str:

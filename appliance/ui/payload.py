@@ -77,7 +77,7 @@ def preview(data: bytes, full_size: int | None = None, topic: str = "") -> str:
         return "<empty>"
     head = data[:_PREVIEW_BYTES]
     whole = full_size if full_size is not None else len(data)
-    if sparkplug.is_topic(topic):
+    if sparkplug.is_topic(topic) and sparkplug.may_be(data):
         return f"<Sparkplug B {formats.size(whole)}>"
     text = decode(head, cut=len(data) > _PREVIEW_BYTES or full_size is not None)
     if text is None:

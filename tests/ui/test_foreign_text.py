@@ -158,6 +158,13 @@ def test_the_text_of_a_huge_payload_is_bounded():
     assert payload.raw(b"x" * 600_000 + b"\n" + b"y" * 7)[-1] == "… 100,007 more characters"
 
 
+def test_what_is_no_sparkplug_is_shown_as_what_it_is():
+    topic = "spBv1.0/g/NDATA/n"
+    assert payload.preview(SPARKPLUG, None, topic) == "<Sparkplug B 3.0 MB>"
+    assert payload.preview(b'{"a": 1}', None, topic) == '{"a": 1}'
+    assert payload.preview(b"\x00\x01", None, topic) == "<binary 2 B>"
+
+
 def test_a_huge_payload_is_named_by_its_beginning():
     assert payload.kind(b"[" * 3_000_000) == "JSON"
     assert payload.kind(b"x" * 3_000_000) == "text"

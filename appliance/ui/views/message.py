@@ -128,7 +128,7 @@ def facts(
 
 
 def _format(message: Message, size: int) -> str:
-    if sparkplug.is_topic(message.topic):
+    if sparkplug.is_topic(message.topic) and sparkplug.may_be(message.payload):
         return "Sparkplug B"
     return payload.kind(message.payload, cut=size > len(message.payload))
 
