@@ -106,7 +106,9 @@ def _of_rules(options: argparse.Namespace, config: str, payload: bytes) -> Expla
     message = Message(
         0, time.time_ns(), options.topic, payload, retain=options.retain, client_id=client
     )
-    return rules_alone(message, Hearing(triggers, reasons=triggers.explain(message)))
+    verdicts = triggers.verdicts(message)
+    said = triggers.sentences(message, verdicts)
+    return rules_alone(message, Hearing(triggers, verdicts, reasons=said))
 
 
 def _lines(found: Explanation) -> Iterator[str]:

@@ -16,10 +16,11 @@ from appliance.errors import EXIT_CONFIG, ConfigError
 from appliance.finding import Finding
 from appliance.model import Task
 from appliance.qlik.server import QlikError
-from appliance.tasks.catalog import AllowList, ambiguity, find
+from appliance.tasks.catalog import AllowList
 from appliance.tasks.loops import find_loops
 from appliance.tasks.payloads import WantedStart
 from appliance.tasks.selector import TaskSelector, task_id
+from appliance.tasks.task_index import ambiguity, find
 from appliance.tasks.triggers import fixed_selector, reload_options
 
 _MOST_NAMED = 5

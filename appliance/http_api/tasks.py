@@ -24,9 +24,9 @@ from appliance.http_api.task_openapi import OPENAPI
 from appliance.http_api.waiting import Waits
 from appliance.model import ExecutionState, Task
 from appliance.qlik.server import QlikError
-from appliance.tasks.catalog import close_name, folded
 from appliance.tasks.direct_starts import NotStartedError
 from appliance.tasks.overview import KnownTask
+from appliance.tasks.task_index import close_name, folded
 
 __all__ = ["OPENAPI", "routes"]
 LIMIT = 1000

@@ -1,15 +1,14 @@
 """Which tasks a selector means, and whether they may be started at all.
 
-Names, tags and properties are compared here, against the server's whole task list, and never put
-into a filter expression of the server: what a message says can't widen a query, and the name and
-value of a custom property are checked as a pair, which the server's filter does not do.
+Names, tags and properties are compared with the server's whole task list, and never put into a
+filter expression of the server: what a message says can't widen a query, and the name and value of
+a custom property are checked as a pair, which the server's filter does not do.
 
-Not for: when a task is started (planner.py).
+Not for: how texts are compared (task_index.py), or when a task is started (planner.py).
 """
 
 from __future__ import annotations
 
-import difflib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,19 +17,16 @@ from typing import Protocol
 import msgspec
 
 from appliance.config.tables import AllowConfig
-from appliance.model import APP, ReloadOptions, Task, TaskKind
+from appliance.model import APP, ReloadOptions, Task
 from appliance.qlik.server import QlikError, RetryPolicy
-from appliance.tasks.invisible import bare
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.selector import Kind, TaskSelector, task_id
+from appliance.tasks.task_index import PLAIN, TaskIndex, Text, close_name, folded, texts_of
 
 FRESH_S = 60.0
 """For how long the cached task list is used, in seconds."""
 RETRY_FRESH_S = 5.0
 """The list is read again for a task that a list older than this lacks: it may be new."""
-
-
-_PLAIN = ReloadOptions()
 
 
 class Lister(Protocol):
@@ -46,32 +42,38 @@ class TaskList:
     def __init__(self, server: Lister | None) -> None:
         self._server = server
         self._asking = threading.Lock()
-        self._tasks: dict[str, Task] = {}
+        self._tasks = TaskIndex(())
         self._taken: float | None = None
-        self._apps: dict[str, Task] = {}
+        self._apps = TaskIndex(())
         self._apps_taken: float | None = None
 
     def get(self, max_age_s: float = FRESH_S) -> Sequence[Task]:
         """All tasks, from a list of at most this age. Raises ``QlikError``."""
+        return self._get(max_age_s).tasks
+
+    def _get(self, max_age_s: float = FRESH_S) -> TaskIndex:
         if _is_older(self._taken, max_age_s) and self._server is not None:
             with self._asking:
                 # Another thread may have asked while this one waited.
                 if _is_older(self._taken, max_age_s):
-                    self._tasks = {
-                        task.id.lower(): msgspec.structs.replace(task, id=task.id.lower())
+                    self._tasks = TaskIndex(
+                        msgspec.structs.replace(task, id=task.id.lower())
                         for task in self._server.tasks()
-                    }
+                    )
                     self._taken = time.monotonic()
-        return tuple(self._tasks.values())
+        return self._tasks
 
     def apps(self, max_age_s: float = FRESH_S) -> Sequence[Task]:
         """Apps that can be reloaded without a task, as ``get`` has tasks. Raises ``QlikError``."""
+        return self._get_apps(max_age_s).tasks
+
+    def _get_apps(self, max_age_s: float = FRESH_S) -> TaskIndex:
         if _is_older(self._apps_taken, max_age_s) and self._server is not None:
             with self._asking:
                 if _is_older(self._apps_taken, max_age_s):
-                    self._apps = {app.id: app for app in self._server.apps()}
+                    self._apps = TaskIndex(self._server.apps())
                     self._apps_taken = time.monotonic()
-        return tuple(self._apps.values())
+        return self._apps
 
     @property
     def is_fresh(self) -> bool:
@@ -80,11 +82,11 @@ class TaskList:
 
     def cached(self) -> Sequence[Task]:
         """All tasks, from the list that was read last, however old."""
-        return tuple(self._tasks.values())
+        return self._tasks.tasks
 
     def known(self, task: str) -> Task | None:
         """The task or app as the cached list has it, however old; the server is not asked."""
-        return self._tasks.get(task) or self._apps.get(task)
+        return self._tasks.by_id.get(task) or self._apps.by_id.get(task)
 
     def details(self, task: str) -> Task | None:
         """The task or app as a list has it that is at most a minute old. Raises ``QlikError``."""
@@ -94,39 +96,39 @@ class TaskList:
             self.get()
         return self.known(task)
 
-    def find(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
+    def find(self, selector: TaskSelector, reload: ReloadOptions = PLAIN) -> list[Task]:
         """The tasks that a selector means; asks the server again if there are none.
 
         An app without a task of its own is a task of kind ``APP``. Raises ``QlikError``.
         """
         return (
-            find(selector, self.get(), reload)
-            or find(selector, self.get(RETRY_FRESH_S), reload)
+            self._get().find(selector, reload)
+            or self._get(RETRY_FRESH_S).find(selector, reload)
             or self._find_app(selector, reload)
         )
 
-    def find_known(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
+    def find_known(self, selector: TaskSelector, reload: ReloadOptions = PLAIN) -> list[Task]:
         """``find`` in the cached list, however old; the server is not asked."""
-        return find(selector, self.cached(), reload)
+        return self._tasks.find(selector, reload)
 
     def _find_app(self, selector: TaskSelector, reload: ReloadOptions) -> list[Task]:
         if selector.kind != "app":
             return []
-        apps = find(selector, self.apps()) or find(selector, self.apps(RETRY_FRESH_S))
+        apps = self._get_apps().find(selector) or self._get_apps(RETRY_FRESH_S).find(selector)
         # The app may have got a task just now, by its first reload: there is no second way to it.
-        return apps and (find(selector, self.get(0.0), reload) or apps)
+        return apps and (self._get(0.0).find(selector, reload) or apps)
 
     def similar(
         self, selector: TaskSelector, is_shown: Callable[[Task], bool] = lambda _task: True
     ) -> str:
         """A name close to the one that was not found, else an empty string."""
-        tasks = [task for task in self._tasks.values() if is_shown(task)]
+        tasks = [task for task in self._tasks.tasks if is_shown(task)]
         if selector.kind == "tag":
             names = {tag for task in tasks for tag in task.tags}
         elif selector.kind == "name":
             names = {task.name for task in tasks}
         elif selector.kind == "app":
-            known = (*tasks, *filter(is_shown, self._apps.values()))
+            known = (*tasks, *filter(is_shown, self._apps.tasks))
             names = {task.app_name for task in known if task.app_name}
         else:
             return ""
@@ -155,7 +157,7 @@ class KnownTasks:
         """One task or app."""
         return self._tasks.known(task) or self._asked().details(task)
 
-    def find(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
+    def find(self, selector: TaskSelector, reload: ReloadOptions = PLAIN) -> list[Task]:
         """The tasks that a selector means."""
         found = self._tasks.find_known(selector, reload)
         return found or self._asked().find(selector, reload)
@@ -168,101 +170,18 @@ class KnownTasks:
         return self._tasks
 
 
-def close_name(text: str, names: Iterable[str]) -> str:
-    """The name that is closest to a text, an empty string if none is close."""
-    close = difflib.get_close_matches(text, names, n=1)
-    return close[0] if close else ""
-
-
 def _is_older(taken: float | None, age_s: float) -> bool:
     return taken is None or time.monotonic() - taken > age_s
-
-
-_Text = str | tuple[str, str]
-
-
-def texts_of(kind: Kind, task: Task) -> tuple[_Text, ...]:
-    """What a selector of this kind is compared with."""
-    match kind:
-        case "id":
-            return (task.id,)
-        case "name":
-            return (task.name,)
-        case "tag":
-            return task.tags
-        case "property":
-            return task.properties
-        case _:
-            # Tasks of other kinds have an app too, but do not reload it.
-            is_reload = task.kind is TaskKind.RELOAD
-            texts = (task.app_id.lower(), task.app_name) if is_reload else ()
-            return tuple(filter(None, texts))
-
-
-def wanted_text(selector: TaskSelector) -> _Text:
-    """What a selector compares the texts of tasks with."""
-    return (selector.key, selector.value) if selector.kind == "property" else selector.value
-
-
-def folded(text: _Text) -> _Text:
-    """Without what stands around it and is not seen: blanks, and characters without width."""
-    return bare(text) if isinstance(text, str) else (bare(text[0]), bare(text[1]))
-
-
-def find(
-    selector: TaskSelector, tasks: Sequence[Task], reload: ReloadOptions = _PLAIN
-) -> list[Task]:
-    """Tasks that a selector means, in the list's order. Upper and lower case differ.
-
-    What matches exactly goes before what matches but for blanks around it. Of several tasks of one
-    app, those come first that make such a reload, and then those that the server did not make by
-    itself for a reload by hand.
-    """
-    wanted = wanted_text(selector)
-    found = [task for task in tasks if wanted in texts_of(selector.kind, task)]
-    if not found:
-        wanted = folded(wanted)
-        found = [task for task in tasks if wanted in map(folded, texts_of(selector.kind, task))]
-    if selector.kind in ("name", "app"):
-        # In Qlik Cloud, an app goes before the tasks that reload it and share its name.
-        apps = [task for task in found if task.app_id and task.app_id.lower() == task.id]
-        found = apps if len(apps) == 1 else found
-    if selector.kind == "app":
-        found = [one for one in found if one.partial == reload.partial] or found
-        found = [one for one in found if not one.manual] or found
-    return found
-
-
-def ambiguity(selector: TaskSelector, tasks: Sequence[Task]) -> Rejection | None:
-    """A name or app means one task; a tag or property, of which there may be many, one text."""
-    if len(tasks) < 2:
-        return None
-    ids = ", ".join(task.id for task in tasks[:5])
-    if selector.kind not in ("tag", "property"):
-        return Rejection(
-            "ambiguous",
-            f"{len(tasks)} tasks answer to {selector.text} ({ids}). Nothing was started: "
-            "use the task id.",
-        )
-    wanted = wanted_text(selector)
-    texts = {one for task in tasks for one in texts_of(selector.kind, task)}
-    if wanted in texts or len([one for one in texts if folded(one) == folded(wanted)]) < 2:
-        return None
-    return Rejection(
-        "ambiguous",
-        f"The server has more than one that is {selector.text} but for the blanks around it "
-        f"(tasks {ids}). Nothing was started: write it with its blanks.",
-    )
 
 
 class _Texts(msgspec.Struct, frozen=True):
     """One list of the table: its texts, and what they are without blanks around them."""
 
-    exact: frozenset[_Text]
-    folded: frozenset[_Text]
+    exact: frozenset[Text]
+    folded: frozenset[Text]
 
     @classmethod
-    def of(cls, texts: Iterable[_Text]) -> _Texts:
+    def of(cls, texts: Iterable[Text]) -> _Texts:
         exact = frozenset(texts)
         return cls(exact, frozenset(map(folded, exact)) - {""})
 
@@ -278,8 +197,8 @@ class _Texts(msgspec.Struct, frozen=True):
         if not near:
             return False
         meant = {one for one in self.exact if folded(one) in near}
-        others: set[_Text] = set()
-        spellings: set[_Text] = set()
+        others: set[Text] = set()
+        spellings: set[Text] = set()
         for other in (task, *tasks()):
             texts = texts_of(kind, other)
             others.update(meant.intersection(texts))

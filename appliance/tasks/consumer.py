@@ -412,21 +412,26 @@ class JournalConsumer:
 
         A message without a number is one that might come.
         """
+        triggers = self._triggers
+        verdicts = triggers.verdicts(message)
+        said = triggers.sentences(message, verdicts)
         with self._state.lock:
             if message.seq:
-                checks, reasons = self._heard_of_past(message)
+                checks, reasons = self._heard_of_past(message, said)
             else:
-                checks, reasons = self._checks(message, ""), self._triggers.explain(message)
+                checks, reasons = self._checks(message, ""), said
                 holds = self._state.planner.dispatcher.holds
                 if (hold := holds.of_client(message.client_id, self._now())) is not None:
                     reason = f"Client {message.client_id} can't connect. {hold.sentence}"
                     checks.append(Check("client", False, "", "held", reason))
                 stops = next((one.reason for one in checks if not one.ok), "")
-                if stops and self._triggers.decide(message):
+                if stops and any(one.is_concerned for one in verdicts):
                     reasons = [stops]
-            return Hearing(self._triggers, checks, reasons)
+            return Hearing(triggers, verdicts, checks, reasons)
 
-    def _heard_of_past(self, message: Message) -> tuple[list[Check], list[str]]:
+    def _heard_of_past(
+        self, message: Message, said: Sequence[str]
+    ) -> tuple[list[Check], list[str]]:
         """What was looked at before the rules, and why it started something or nothing in short."""
         if message.seq > self._cursors.taken and self._triggers.concern(message.topic):
             waits = (
@@ -435,7 +440,7 @@ class JournalConsumer:
             )
             reason = f"The triggers have not looked at it yet{waits}."
             return [Check("read", False, "", "not yet", reason)], [reason]
-        found = self._triggers.explain(message)
+        found = list(said)
         mark = self._state.views.marks([message.seq]).get(message.seq)
         label = mark.label if mark is not None and not mark.execution else ""
         checks = self._checks(message, label)
@@ -471,7 +476,8 @@ class JournalConsumer:
     def repeat(self, message: Message, by: str) -> int:
         """Ask again for what a message asked for, whether or not it was a redelivery."""
         asked = 0
-        problem = " ".join(self._triggers.explain(message))
+        triggers = self._triggers
+        problem = " ".join(triggers.sentences(message, triggers.verdicts(message)))
         with self._state.noted("The repetition") as planner:
             for decision in self._triggers.decide(message):
                 if decision.rejection is not None:

@@ -19,13 +19,14 @@ from appliance.errors import UnavailableError, UsageError
 from appliance.model import Cause, Task
 from appliance.qlik.server import QlikError
 from appliance.storage.sqlite import explain
-from appliance.tasks.catalog import TaskList, ambiguity
+from appliance.tasks.catalog import TaskList
 from appliance.tasks.payloads import Rejection, WantedStart, read_payload
 from appliance.tasks.records import Next
 from appliance.tasks.resolution import Resolution
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.start_keys import KeptKey, StartKey
 from appliance.tasks.state_store import StateStore
+from appliance.tasks.task_index import ambiguity
 from appliance.tasks.triggers import Options
 
 Start = tuple[TaskSelector, Options]

@@ -41,6 +41,7 @@ class Hearing(NamedTuple):
     """Who is asked about a message, and what is known before the rules have a say."""
 
     triggers: Triggers
+    verdicts: Sequence[Verdict]
     checks: Sequence[Check] = ()
     reasons: Sequence[str] = ()
     """In short, a sentence each."""
@@ -133,7 +134,7 @@ class Explainer:
 
     def explain(self, message: Message, hearing: Hearing) -> Explanation:
         """The whole explanation of a message."""
-        found, verdicts = rules_alone(message, hearing), hearing.triggers.verdicts(message)
+        found, verdicts = rules_alone(message, hearing), hearing.verdicts
         goes_on = all(one.ok for one in hearing.checks)
         starts = self._starts([one for one in verdicts if one.starts]) if goes_on else {}
         room, left_out, rules = MAX_STARTS, 0, []
@@ -225,8 +226,7 @@ def _not_known(first: Foreseen, selector: TaskSelector, error: QlikError) -> For
 
 def rules_alone(message: Message, hearing: Hearing) -> Explanation:
     """What the rules say, without tasks and waits."""
-    triggers = hearing.triggers
-    verdicts = triggers.verdicts(message)
+    triggers, verdicts = hearing.triggers, hearing.verdicts
     matching = {one.trigger for one in verdicts}
     others = [one for one in triggers.rules if one not in matching]
     return Explanation(

@@ -15,7 +15,7 @@ import msgspec
 from appliance.engine_api import TaskFreshness
 from appliance.model import Cause, Execution, ExecutionState, ReloadOptions
 from appliance.problems import duration_text
-from appliance.tasks.catalog import TaskList, ambiguity
+from appliance.tasks.catalog import TaskList
 from appliance.tasks.freshness import (
     BOUNDS_S,
     DAY_NS,
@@ -30,6 +30,7 @@ from appliance.tasks.outcomes import time_text
 from appliance.tasks.queues import key_of_selector
 from appliance.tasks.state_store import StateStore
 from appliance.tasks.store import Publication
+from appliance.tasks.task_index import ambiguity
 from appliance.tasks.together import parts_of
 from appliance.tasks.views import why_it_waits
 

@@ -15,12 +15,13 @@ from appliance.errors import UnavailableError, UsageError
 from appliance.log.sanitize import escape
 from appliance.model import APP, Task
 from appliance.qlik.server import QlikError
-from appliance.tasks.catalog import TaskList, ambiguity, close_name, find
+from appliance.tasks.catalog import TaskList
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.holds import MAX_BYTES, MAX_HOLDS, Hold, TooManyHoldsError
 from appliance.tasks.schedule import Timing
 from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.state_store import StateStore
+from appliance.tasks.task_index import ambiguity, close_name
 
 MAX_REASON = 200
 """Characters of a reason."""
@@ -158,7 +159,7 @@ class Holding:
         selector = TaskSelector("id", wanted) if wanted else TaskSelector("name", name)
         if wanted and (known := self._tasks.known(wanted)) is not None:
             return known
-        if not wanted and len(found := find(selector, self._tasks.cached())) == 1:
+        if not wanted and len(found := self._tasks.find_known(selector)) == 1:
             return found[0]
         try:
             found = self._tasks.find(selector)

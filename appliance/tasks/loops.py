@@ -21,12 +21,13 @@ from appliance.config.tables import Config, OutcomeConfig, TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Cause, Execution, ExecutionState, Task
 from appliance.mqtt.topics import matches
-from appliance.tasks.catalog import AllowList, ambiguity, find
+from appliance.tasks.catalog import AllowList
 from appliance.tasks.conditions import Condition
 from appliance.tasks.invisible import bare
 from appliance.tasks.outcome_forms import OutcomeForm
 from appliance.tasks.outcomes import describe
 from appliance.tasks.selector import TaskSelector
+from appliance.tasks.task_index import ambiguity, find
 from appliance.tasks.triggers import Trigger
 
 _OUTCOMES = tuple(state for state in ExecutionState if state.is_final)

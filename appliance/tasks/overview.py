@@ -13,9 +13,9 @@ import msgspec
 from appliance.errors import UnavailableError
 from appliance.model import Execution, Task
 from appliance.storage.sqlite import explain
-from appliance.tasks.catalog import find
 from appliance.tasks.schedule import Timing
 from appliance.tasks.state_store import StateStore
+from appliance.tasks.task_index import find
 
 _AT_ONCE = 100
 """Tasks that are read while the state store is locked."""

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from appliance.model import ReloadOptions, Task
-from appliance.tasks.catalog import AllowList, ambiguity
+from appliance.tasks.catalog import AllowList
 from appliance.tasks.payloads import Rejection, WantedStart
 from appliance.tasks.selector import TaskSelector
+from appliance.tasks.task_index import ambiguity
 from appliance.tasks.together import parts_of
 from appliance.tasks.triggers import OWN_OUTCOME
 

@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from appliance.engine_api import ServerTask, ServerTasks, Starter
-from appliance.model import Execution, ReloadOptions, Task
+from appliance.model import Execution, Task
 from appliance.qlik.server import TaskEvents
-from appliance.tasks.catalog import find, folded, texts_of, wanted_text
 from appliance.tasks.overview import KnownTask
 from appliance.tasks.selector import Kind, TaskSelector
+from appliance.tasks.task_index import TaskIndex
 from appliance.tasks.timers import TimedStart
 from appliance.tasks.triggers import Trigger
 
-_KINDS: tuple[Kind, ...] = ("id", "name", "tag", "property", "app")
 _REASON = 200
 """Characters of a reason that a row has."""
 _DOUBT_NS = 60_000_000_000
@@ -29,27 +28,6 @@ _LISTED = frozenset[Kind]({"id", "name", "tag", "property"})
 """What is among the tasks if there is such a thing; an app may be reloaded without a task."""
 _NAMED = 5
 """Rules and timers that a sentence names."""
-_PLAIN = ReloadOptions()
-
-
-class _Index:
-    """Finds the tasks of many selectors: ``catalog.find`` in the few that can be meant."""
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self._exact: dict[object, list[Task]] = defaultdict(list)
-        self._folded: dict[object, list[Task]] = defaultdict(list)
-        for task in tasks:
-            for kind in _KINDS:
-                for text in dict.fromkeys(texts_of(kind, task)):
-                    self._exact[kind, text].append(task)
-                for text in {folded(text) for text in texts_of(kind, task)}:
-                    self._folded[kind, text].append(task)
-
-    def find(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
-        text = wanted_text(selector)
-        some = self._exact.get((selector.kind, text), [])
-        some = some or self._folded.get((selector.kind, folded(text)), [])
-        return find(selector, some, reload)
 
 
 class Starting(NamedTuple):
@@ -65,7 +43,7 @@ class _Lasting(NamedTuple):
     """What stays until the tasks or the rules are others."""
 
     basis: tuple[object, ...]
-    tasks: _Index
+    tasks: TaskIndex
     starters: Mapping[str, Sequence[Starter]]
     without_task: Sequence[str]
 
@@ -75,7 +53,7 @@ class WhatStarts:
 
     def __init__(self, service_name: str) -> None:
         self._service_name = service_name
-        self._lasting = _Lasting((), _Index(()), {}, ())
+        self._lasting = _Lasting((), TaskIndex(()), {}, ())
 
     def of(
         self,
@@ -90,7 +68,7 @@ class WhatStarts:
         """
         basis, lasting = (tuple(tasks), rules, events), self._lasting
         if basis != lasting.basis:
-            index = _Index(tasks)
+            index = TaskIndex(tasks)
             starters, without_task = self._of_rules(rules, index)
             _add_events(starters, events)
             lasting = self._lasting = _Lasting(basis, index, starters, without_task)
@@ -113,7 +91,7 @@ class WhatStarts:
         return Starting(found, without_task)
 
     def _of_rules(
-        self, rules: Sequence[Trigger], index: _Index
+        self, rules: Sequence[Trigger], index: TaskIndex
     ) -> tuple[dict[str, list[Starter]], list[str]]:
         found: dict[str, list[Starter]] = defaultdict(list)
         without_task: list[str] = []
@@ -155,7 +133,7 @@ def _duration(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _of_rule(rule: Trigger, index: _Index, service_name: str) -> Starter:
+def _of_rule(rule: Trigger, index: TaskIndex, service_name: str) -> Starter:
     """A rule; one on outcomes has the tasks that it waits for, as far as it names them."""
     levels = rule.topic.split("/")
     is_of_outcomes = levels[:2] == [service_name, "tasks"]

@@ -140,9 +140,8 @@ class Triggers:
         matched = self._matcher.match(message.topic)
         return tuple(self._judge(matched, message, is_whole=True))
 
-    def explain(self, message: Message) -> list[str]:
-        """What each rule whose filter matches says of a message, a sentence each."""
-        verdicts = self.verdicts(message)
+    def sentences(self, message: Message, verdicts: Sequence[Verdict]) -> list[str]:
+        """What each rule says in its verdict on a message, a sentence each; or why none does."""
         if not verdicts:
             if not self.rules:
                 return ["The configuration has no trigger, so no message starts a task."]

@@ -15,6 +15,7 @@ from appliance.qlik.server import QlikError
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
 from appliance.qlik.simulated.repository import EVENTS
 from appliance.qlik.simulated.site import SimulatedChain, Status
+from appliance.tasks.task_index import TaskIndex
 
 HOUR_NS = 3600 * 10**9
 ODD = 'Läden / "north"\x1b[2J\u202e, \'; DROP'
@@ -221,6 +222,6 @@ def test_an_older_list_is_shown_while_the_server_is_away(
         answer = rig.engine.server_tasks()
         assert kinds(by_name(answer)["Sales"]) == [("schedule", "Schedule of Sales")]
         assert "an older one" in answer.problem
-        monkeypatch.setattr(rig.engine._tasks, "_tasks", {})
+        monkeypatch.setattr(rig.engine._tasks, "_tasks", TaskIndex(()))
         with pytest.raises(QlikError):
             rig.engine.server_tasks()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from appliance.config.tables import AllowConfig, ByProperty
 from appliance.model import APP, ReloadOptions, Task, TaskKind
-from appliance.tasks.catalog import AllowList, ambiguity, find
+from appliance.tasks.catalog import AllowList
+from appliance.tasks.task_index import TaskIndex, ambiguity, find
 from appliance.tasks.invisible import bare
 from appliance.tasks.selector import TaskSelector
 
@@ -161,3 +162,32 @@ def test_what_is_found_has_the_name_but_for_blanks(name: str, others: list[str])
         assert [one.name for one in found] == [each for each in others if each == name]
     else:
         assert [one.name for one in found] == [each for each in others if bare(each) == bare(name)]
+
+
+_TEXTS = st.sampled_from(["a", " a", "a\u200b", "A", "b", ""])
+
+
+@given(
+    st.lists(
+        st.builds(
+            Task,
+            st.sampled_from([f"id-{number}" for number in range(5)]),
+            _TEXTS,
+            tags=st.lists(_TEXTS, max_size=2).map(tuple),
+            properties=st.lists(st.tuples(_TEXTS, _TEXTS), max_size=2).map(tuple),
+            app_id=_TEXTS,
+            app_name=_TEXTS,
+            manual=st.booleans(),
+            partial=st.booleans(),
+        ),
+        max_size=5,
+        unique_by=lambda one: one.id,
+    ),
+    st.sampled_from(["id", "name", "tag", "property", "app"]),
+    _TEXTS,
+    _TEXTS,
+    st.booleans(),
+)
+def test_an_index_finds_what_the_whole_list_has(tasks, kind, text, key, partial) -> None:
+    selector, how = TaskSelector(kind, text, key), ReloadOptions(partial=partial)
+    assert TaskIndex(tasks).find(selector, how) == find(selector, tasks, how)
