@@ -134,13 +134,15 @@ class Dispatcher:
         reply: Reply | None = None,
         asked_ns: int | None = None,
         happened_ns: int | None = None,
+        expires_ns: int | None = None,
         is_part: bool = False,
     ) -> int | Rejection:
         """Take a request; returns the id of the execution that answers it, new or merged into.
 
         ``asked_ns`` is when the message came (default ``now``); expiry counts from it.
         ``happened_ns`` is when what it tells of happened, if that is known to be earlier.
-        ``is_part``: it is a part of a request that was taken before.
+        ``expires_ns`` is when it expires, if the options alone do not say that.
+        ``is_part``: it is a part of a request that was taken before, and no hold drops it.
         """
         book, asker = self._book, asker_of(cause)
         selected = selector.value if selector.kind == "id" else ""
@@ -148,9 +150,9 @@ class Dispatcher:
         if not is_part:
             # Also if it is refused, or expires: the data does not know of the message yet.
             self.note_asked(selector, options, cause, happened_ns or asked, now)
-        if (refused := self.dropped_by_hold(selected, asker, asked, now)) is not None:
-            return refused
-        expires = asked + to_ns(options.expire_s)
+            if (refused := self.dropped_by_hold(selected, asker, asked, now)) is not None:
+                return refused
+        expires = expires_ns or asked + to_ns(options.expire_s)
         replies = (reply,) if reply else ()
         target = self.answers(selector, options, now, expires)
         if target is not None:

@@ -101,9 +101,8 @@ class Foresight:
         ``is_first``: the request goes on as that of this task; there is a new one for others.
         """
         at_ns = first.starts_ns or self._now
-        expires = first.expires_ns if is_first else first.asked_ns + to_ns(first.options.expire_s)
         start = ExplainedStart(what, "", execution=first.start.execution)
-        asked = first._replace(start=start, draft=None, enters_ns=at_ns, expires_ns=expires)
+        asked = first._replace(start=start, draft=None, enters_ns=at_ns)
         return self._of(
             TaskSelector("id", task_id),
             cause,
@@ -192,8 +191,8 @@ class Foresight:
     def renewed(self, one: Foreseen) -> Foreseen:
         """The same, if later requests of the message were merged into it."""
         again = self._seen(one)
-        before = (one.start.effect, one.start.at_ns)
-        if one.draft is None or (again.start.effect, again.start.at_ns) == before:
+        before = (one.start.effect, one.start.at_ns, one.expires_ns)
+        if one.draft is None or (again.start.effect, again.start.at_ns, again.expires_ns) == before:
             return one
         kept = (check for check in one.start.checks if check.field in _FOUND)
         checks = (*kept, *again.start.checks)

@@ -306,6 +306,8 @@ class Planner:
             execution.cause,
             now,
             asked_ns=execution.requested_ns,
+            happened_ns=record.wanted_ns,
+            expires_ns=record.expires_ns,
             is_part=True,
         )
         found = self.book.open.get(number) if isinstance(number, int) else None
@@ -313,6 +315,9 @@ class Planner:
             if not found.execution.task_name:
                 self.book.change(found, task_name=task.name)
             found.reply_to = found.with_replies(record.reply_to)[:MAX_REPLIES]
+            # It answers whatever was merged into the one that it comes from.
+            found.last_seq = max(found.last_seq, record.last_seq)
+            found.add_askers(record.further_askers)
 
     def started(self, record: Record, run: str, now: int, *, task_id: str = "") -> None:
         """The server accepted the start and gave the run an id.

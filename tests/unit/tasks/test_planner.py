@@ -798,6 +798,41 @@ def test_a_request_that_nobody_wants_any_more_expires() -> None:
     assert record.execution.state is ExecutionState.EXPIRED
 
 
+def by_tag(planner: Planner, options: Options, now: int, rule: str = "") -> int:
+    cause = Cause("message", next(SEQS), rule=rule)
+    number = planner.ask(TaskSelector("tag", "x"), options, cause, now)
+    assert isinstance(number, int)
+    return number
+
+
+def test_no_task_of_a_tag_expires_because_its_request_was_held() -> None:
+    """A hold for longer than ``expire``: each task that is found after it is started."""
+    planner = make(Limits(slots=3))
+    planner.hold(Hold("everything", "", None, "", "ann", NOW), NOW)
+    by_tag(planner, Options(expire_s=60), NOW)
+    assert planner.begin(at(1)) == []
+    planner.release("everything", "", at(3600))
+    (job,) = planner.begin(at(3600))
+    planner.resolved(job.record, [Task(one, "T") for one in IDS], at(3601))
+    assert {one.record.execution.task_id for one in planner.begin(at(3601))} == set(IDS)
+
+
+def test_each_task_of_a_tag_answers_all_that_was_merged_before_it_was_found() -> None:
+    """It has what the first of them has: who asked, for how long, and the newest message."""
+    planner = make(Limits(slots=3))
+    options = Options(expire_s=60, debounce_s=40)
+    by_tag(planner, options, NOW, "a")
+    by_tag(planner, options, at(30), "b")
+    (job,) = planner.begin(at(70))
+    planner.resolved(job.record, [Task(one, "T") for one in IDS], at(70))
+    said = {
+        (one.expires_ns, one.wanted_ns, one.last_seq, one.askers) for one in planner.open.values()
+    }
+    assert len(planner.open) == len(IDS)
+    askers = (("trigger", "a"), ("trigger", "b"))
+    assert said == {(at(90), at(30), job.record.last_seq, askers)}
+
+
 def test_an_old_message_is_not_started_at_all() -> None:
     """A message that was in the journal for longer than ``expire`` ends as expired."""
     planner = make()
