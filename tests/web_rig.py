@@ -30,12 +30,13 @@ needs_chromium = pytest.mark.skipif(
 class WebProcess:
     """The command, at an appliance process that runs; ends with its ``with`` block."""
 
-    def __init__(self, appliance, *arguments: str) -> None:
+    def __init__(self, appliance, *arguments: str, own_group: bool = False) -> None:
         self._arguments = [
             sys.executable, "-m", "appliance", "web", "127.0.0.1", "--port", str(appliance.port),
             "--bind", "127.0.0.1:0", *arguments,
         ]  # fmt: skip
         self._folder = appliance.folder
+        self._own_group = own_group
         self.lines: list[str] = []
 
     def __enter__(self) -> WebProcess:
@@ -46,6 +47,7 @@ class WebProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=self._own_group,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +23,12 @@ from textual_serve.download_manager import DownloadManager
 _PRELUDE = b"__GANGLION__\n"
 _QUIT_S = 3.0
 """How long the UI may take to end itself."""
+# Ctrl+C is for the server, which then ends its terminals one by one.
+_OWN_GROUP: dict[str, Any]
+if sys.platform == "win32":
+    _OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    _OWN_GROUP = {"start_new_session": True}
 COLUMNS, ROWS = 1000, 500
 """The largest terminal; a larger one would cost memory without end."""
 
@@ -61,6 +68,7 @@ class BrowserTerminal(AppService):
             stdin=PIPE,
             stdout=PIPE,
             env=_environment(*bounded(width, height)),
+            **_OWN_GROUP,
         )
         assert process.stdin is not None
         self._process, self._stdin = process, process.stdin

@@ -10,34 +10,32 @@ import asyncio
 import importlib.resources
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
 
 import msgspec
 from aiohttp import WSMsgType, web
-from aiohttp.web_protocol import RequestHandler
 
 from appliance.broker.certificate_files import CertificateFiles
+from appliance.broker.sparse_log import SparseLogs
+from appliance.broker.tls import TlsServer
+from appliance.counters import Counter
 from appliance.listening import serve_each
 from appliance.mqtt.client import Target
 from appliance.secret import Secret
 from appliance.web import pages
 from appliance.web.admission import Admission
 from appliance.web.browser_terminal import BrowserTerminal
+from appliance.web.connections import MAX_CONNECTIONS, Connection, Connections
 from appliance.web.sessions import Session, Sessions
 from appliance.web.sign_in import RefusedError, SignIn
 
 _LOG = logging.getLogger(__name__)
+_STRANGERS = SparseLogs(_LOG)
 _NO_LOG = logging.getLogger(f"{__name__}.aiohttp")
 """aiohttp logs a traceback, with what the client sent, for each request that is none."""
 _NO_LOG.setLevel(logging.CRITICAL)
 
-MAX_CONNECTIONS = 100
-"""Beyond it, the one that has said nothing for longest makes room, or the new one is closed."""
-HEAD_S = 15.0
-"""How long a connection may take until its first request has come as a whole."""
 _BODY_S = 10.0
 _MAX_BODY = 16 * 1024
 _MAX_FRAME = 64 * 1024
@@ -91,8 +89,7 @@ class WebServer:
             "page.css": (pages.STYLE.encode(), "text/css"),
             "page.js": (pages.SCRIPT.encode(), "text/javascript"),
         }
-        self._silent: dict[RequestHandler, float] = {}
-        """Connections that have sent no whole request yet, and since when; the oldest first."""
+        self._connections = Connections(time.monotonic)
 
     async def serve(self, sockets: list[socket.socket], stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set; then every terminal is ended."""
@@ -113,31 +110,17 @@ class WebServer:
         await runner.setup()
         server = runner.server
         assert server is not None
-        loop, tls = asyncio.get_running_loop(), self._tls()
-        handshake_s = None if tls is None else HEAD_S
 
         def connection() -> asyncio.Protocol:
-            if len(server.connections) >= MAX_CONNECTIONS:
-                if not self._silent:
-                    return _Closed()
-                oldest = next(iter(self._silent))
-                del self._silent[oldest]
-                oldest.force_close()
             handler = server()
-            self._silent[handler] = time.monotonic()
-            return handler
+            return Connection(handler, self._with_tls(handler), self._connections)
 
         async def listen(sock: socket.socket) -> asyncio.Server:
-            return await loop.create_server(
-                connection,
-                sock=sock,
-                backlog=MAX_CONNECTIONS,
-                ssl=tls,
-                ssl_handshake_timeout=handshake_s,
-            )
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(connection, sock=sock, backlog=MAX_CONNECTIONS)
 
         servers = await serve_each(sockets, listen)
-        sweeper = asyncio.create_task(self._sweep(lambda: server.connections))
+        sweeper = asyncio.create_task(self._sweep())
         try:
             await stop.wait()
         finally:
@@ -147,16 +130,16 @@ class WebServer:
             await self._close(self._sessions.all())
             await runner.cleanup()
 
-    def _tls(self) -> ssl.SSLContext | None:
-        certificates = self._certificates
-        if certificates is None:
-            return None
-
-        def newest(connection: Any, _name: str | None, _context: ssl.SSLContext) -> None:
-            connection.context = certificates.context
-
-        certificates.context.sni_callback = newest
-        return certificates.context
+    def _with_tls(self, handler: asyncio.Protocol) -> asyncio.Protocol:
+        if self._certificates is None:
+            return handler
+        return TlsServer(
+            handler,
+            self._certificates.context,
+            identity_as_username=False,
+            unusable_list=_LOG.warning,
+            count=_not_counted,
+        )
 
     # --- what is asked of every request ---------------------------------------------------------
 
@@ -166,10 +149,18 @@ class WebServer:
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
-        self._silent.pop(request.protocol, None)
+        connection = self._connections.of(request.protocol)
+        if connection is None:
+            return _text(503, "The connection has ended.")
+        connection.is_silent = request.can_read_body
         hosts = request.headers.getall("Host", [])
         if len(hosts) != 1 or not self._admission.is_own_host(hosts[0]):
-            _LOG.warning("web: a request for another host is refused: %.100r", hosts[:1])
+            _STRANGERS.log(
+                connection.origin,
+                logging.WARNING,
+                "web: a request for another host is refused: %.100r",
+                hosts[:1],
+            )
             # RFC 9110, section 15.5.20
             return _text(
                 421, "Not a name of this server. Start appliance web with --hosts NAME to add one."
@@ -183,6 +174,8 @@ class WebServer:
             return await handler(request)
         except web.HTTPException as error:
             return _text(error.status, f"{error.reason}.")
+        except ConnectionError:  # the browser has gone
+            return _text(400, "The request did not come as a whole.")
         except Exception as error:  # noqa: BLE001 - a browser gets no traceback
             _LOG.error("web: %s %s failed: %r", request.method, request.path, error)
             return _text(500, "This failed; the log of appliance web says why.")
@@ -238,6 +231,8 @@ class WebServer:
                 form = await request.post()
         except TimeoutError:
             return _text(408, "The form did not come.")
+        if (connection := self._connections.of(request.protocol)) is not None:
+            connection.is_silent = False
         name, password = form.get("name", ""), form.get("password", "")
         if not isinstance(name, str) or not isinstance(password, str):
             return _text(400, "Name and password are texts.")
@@ -285,14 +280,51 @@ class WebServer:
         session = self._session(request)
         if session is None:
             return _text(403, "Sign in first.")
-        if session.close_terminal is not None:  # the session is open in another page
-            await session.close_terminal()
-        # Without compression, a frame is never longer than it was on the line.
         browser = web.WebSocketResponse(
+            # Without compression, a frame is never longer than it was on the line.
             heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_FRAME, compress=False, timeout=3
-        )
-        await browser.prepare(request)
+        )  # fmt: skip
+        terminal = self._terminal_of(session, browser)
 
+        async def close() -> None:
+            await browser.close(code=_OVER)
+            await terminal.stop()
+
+        try:
+            # Pages of a session that open at the same moment come one by one; the last one has it.
+            async with session.turns:
+                if session.close_terminal is not None:
+                    await session.close_terminal()
+                if self._session(request) is not session:  # meanwhile
+                    return _text(403, "Sign in first.")
+                session.close_terminal = close
+                self._sessions.opened(session)
+                self._sessions.used(session)
+                await browser.prepare(request)
+                self._set_terminal(request, has=True)
+                query = request.query
+                await terminal.start(_number(query, "width", 80), _number(query, "height", 24))
+            async for message in browser:
+                text = message.data if message.type is WSMsgType.TEXT else ""
+                await self._obey(text, session, terminal, browser)
+        except (
+            OSError,
+            ValueError,
+            RecursionError,
+        ) as error:  # what a browser sends that is none of ours, or no process can be had
+            _LOG.warning("web: a terminal was ended: %r", error)
+        finally:
+            self._set_terminal(request, has=False)
+            await terminal.stop()
+            if session.close_terminal is close:
+                self._sessions.closed(session)
+        return browser
+
+    def _set_terminal(self, request: web.Request, *, has: bool) -> None:
+        if (connection := self._connections.of(request.protocol)) is not None:
+            connection.has_terminal = has
+
+    def _terminal_of(self, session: Session, browser: web.WebSocketResponse) -> BrowserTerminal:
         async def left() -> None:
             if terminal.ended_itself:
                 self._sessions.end(session)
@@ -304,31 +336,7 @@ class WebServer:
             write_str=browser.send_str,
             close=left,
         )
-
-        async def close() -> None:
-            await browser.close(code=_OVER)
-            await terminal.stop()
-
-        session.close_terminal = close
-        self._sessions.opened(session)
-        self._sessions.used(session)
-        try:
-            query = request.query
-            await terminal.start(_number(query, "width", 80), _number(query, "height", 24))
-            async for message in browser:
-                if message.type is WSMsgType.TEXT:
-                    await self._obey(message.data, session, terminal, browser)
-        except (
-            ConnectionError,
-            ValueError,
-            RecursionError,
-        ) as error:  # what a browser sends that is none of ours
-            _LOG.warning("web: a terminal was ended: %r", error)
-        finally:
-            await terminal.stop()
-            if session.close_terminal is close:
-                self._sessions.closed(session)
-        return browser
+        return terminal
 
     async def _obey(
         self,
@@ -356,17 +364,12 @@ class WebServer:
 
     # --- bounds --------------------------------------------------------------------------------
 
-    async def _sweep(self, connections: Callable[[], Iterable[RequestHandler]]) -> None:
+    async def _sweep(self) -> None:
         """End sessions whose time is over, and connections beyond the bounds."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             await self._close(self._sessions.ended())
-            alive, oldest_s = set(connections()), time.monotonic() - HEAD_S
-            for each, since_s in list(self._silent.items()):
-                if since_s < oldest_s:
-                    del self._silent[each]
-                    if each in alive:
-                        each.force_close()
+            self._connections.end_late()
             if self._certificates is not None:
                 said = await asyncio.to_thread(self._certificates.reload)
                 if said is not None:
@@ -390,8 +393,5 @@ def _moved(where: str) -> web.Response:
     return web.Response(status=303, headers={"Location": where})
 
 
-class _Closed(asyncio.Protocol):
-    """A connection that is one too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+def _not_counted(_counter: Counter) -> None:
+    """Counters are the appliance's."""

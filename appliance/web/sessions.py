@@ -6,6 +6,7 @@ or after half a day. Not for: whether a password is right (sign_in.py).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,8 @@ class Session:
         """Since when it has no terminal; ``None``: it has one."""
         self.close_terminal: Callable[[], Awaitable[object]] | None = None
         """Ends the terminal that it has."""
+        self.turns = asyncio.Lock()
+        """Held while a terminal is opened, so that a session never has two."""
 
 
 class Sessions:

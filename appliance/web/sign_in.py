@@ -15,15 +15,17 @@ import msgspec
 
 from appliance.broker.access import origin_of
 from appliance.broker.login_failures import LoginFailures
+from appliance.broker.login_queue import LoginQueue, Pair, QueueFullError
+from appliance.broker.sparse_log import SparseLogs
 from appliance.errors import ApplianceError, NoPermissionError
 from appliance.mqtt.client import Target
 from appliance.remote.client_engine import AttachedEngine
 from appliance.secret import Secret
 
 _LOG = logging.getLogger(__name__)
+_STRANGERS = SparseLogs(_LOG)
 
 _AT_ONE_TIME = 4
-_WAITING = 32
 LONGEST_NAME = 256
 LONGEST_PASSWORD = 1024
 
@@ -53,8 +55,7 @@ class SignIn:
         self._target = target
         self._only_here = only_here
         self._failures = LoginFailures(clock)
-        self._turns = asyncio.Semaphore(_AT_ONE_TIME)
-        self._waiting = 0
+        self._queue = LoginQueue(_AT_ONE_TIME, clock)
         self._clock = clock
 
     async def check(self, name: str, password: str, address: str) -> None:
@@ -71,13 +72,20 @@ class SignIn:
         began_s = self._clock()
         if len(name) > LONGEST_NAME or len(password) > LONGEST_PASSWORD:
             raise RefusedError(400, "Name or password is too long.")
+        # A line for each address: with one for each name, a guesser of names would have many.
+        pair = Pair(None, origin_of(address))
         try:
-            await self._in_turn(name, password)
+            await self._in_turn(pair, name, password)
         except NoPermissionError:
-            origin = origin_of(address)
-            _LOG.warning("web: %.60r was not let in from %s", name, address)
-            wait_s = self._failures.delay_s(origin) - (self._clock() - began_s)
-            await self._failures.hold(origin, wait_s)
+            _STRANGERS.log(
+                pair.origin,
+                logging.WARNING,
+                "web: %.60r was not let in from %s",
+                name,
+                address,
+            )
+            wait_s = self._failures.delay_s(pair.origin) - (self._clock() - began_s)
+            await self._failures.hold(pair.origin, wait_s)
             raise RefusedError(
                 403, "Name or password is wrong, or the user is no operator or viewer."
             ) from None
@@ -85,15 +93,21 @@ class SignIn:
             _LOG.warning("web: the appliance is out of reach: %s", error)
             raise RefusedError(503, "The appliance does not answer.") from None
 
-    async def _in_turn(self, name: str, password: str) -> None:
-        if self._waiting >= _WAITING:
-            raise RefusedError(503, "Too many people sign in at this moment. Try again.")
-        self._waiting += 1
+    async def _in_turn(self, pair: Pair, name: str, password: str) -> None:
+        # Who guesses waits for longest, so that others are let in meanwhile.
         try:
-            async with self._turns:
-                await asyncio.to_thread(self._attach, name, password)
+            await self._queue.wait_turn(pair)
+        except QueueFullError:
+            raise RefusedError(503, "Too many people sign in at this moment. Try again.") from None
+        try:
+            await asyncio.to_thread(self._attach, name, password)
+        except NoPermissionError:
+            self._queue.failed(pair)
+            raise
+        else:
+            self._queue.succeeded(pair)
         finally:
-            self._waiting -= 1
+            self._queue.release()
 
     def _attach(self, name: str, password: str) -> None:
         engine = AttachedEngine(user_target(self._target, name or None, Secret(password)))

@@ -1,7 +1,10 @@
 """The UI in a browser: the command as its user runs it, real sockets, and what attackers try."""
 
 import asyncio
+import itertools
 import json
+import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -233,7 +236,7 @@ def test_what_is_no_request_is_refused(web, request_):
 @campaign
 @pytest.mark.parametrize(
     "packet",
-    ["x" * 100_000, "{", '["stdin", 5]', '["quit"]', "[" * 50_000],
+    [b"x", "x" * 100_000, "{", '["stdin", 5]', '["quit"]', "[" * 50_000],
 )  # fmt: skip
 async def test_packets_that_are_none_of_the_page_end_the_terminal(web, packet):
     """Giant frames too. Others are not touched."""
@@ -243,7 +246,7 @@ async def test_packets_that_are_none_of_the_page_end_the_terminal(web, packet):
         async with browser.terminal() as terminal, other.terminal() as others:
             await seen(terminal, "Live")
             await seen(others, "Live")
-            await terminal.send_str(packet)
+            await (terminal.send_bytes if isinstance(packet, bytes) else terminal.send_str)(packet)
             await closed(terminal)
             await typed(others, "5")
             await seen(others, "[5]Log")
@@ -299,6 +302,44 @@ async def test_a_thousand_connections_shut_nobody_out(web):
 
 
 @campaign
+async def test_slow_forms_of_one_address_shut_nobody_out(web):
+    """Bodies that never come make room as silence does."""
+    head = (
+        f"POST /sign-in HTTP/1.1\r\nHost: 127.0.0.1:{web.port}\r\nOrigin: {web.origin}\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 999\r\n\r\nname="
+    ).encode()
+    held = []
+    try:
+        for _ in range(300):
+            held.append(socket.create_connection(("127.0.0.1", web.port), timeout=60))
+            held[-1].sendall(head)
+        async with Browser(web) as browser:
+            assert (await browser.sign_in())[0] == 303
+            async with browser.terminal() as terminal:
+                await seen(terminal, "Live")
+    finally:
+        for each in held:
+            each.close()
+
+
+@campaign
+@linux
+async def test_pages_that_open_at_one_moment_have_one_terminal(web):
+    """A session is one process, however often its page is opened; one page has it."""
+    async with Browser(web) as browser:
+        await browser.sign_in()
+        pages = await asyncio.gather(*(browser.terminal() for _ in range(8)))
+        ends = [asyncio.create_task(closed(each)) for each in pages]
+        async with asyncio.timeout(60):
+            for first in itertools.islice(asyncio.as_completed(ends), 7):
+                await first
+        await asyncio.to_thread(until, lambda: len(web.terminals()) == 1, "one terminal")
+        (last,) = (end for end in ends if not end.done())
+        await browser.http.post("/sign-out", headers=browser.headers)
+        await last
+
+
+@campaign
 async def test_sessions_are_bounded(appliance):
     """One more than there may be is told so; the page of one that left makes room."""
     with WebProcess(appliance, "--sessions", "1") as web:
@@ -341,6 +382,22 @@ async def test_no_terminal_outlives_the_server(appliance):
 
 
 @campaign
+@linux
+async def test_ctrl_c_ends_the_server_and_its_terminals(appliance):
+    """Also while a terminal opens: the whole foreground group gets the signal, none complains."""
+    with WebProcess(appliance, own_group=True) as web:
+        async with Browser(web) as browser:
+            await browser.sign_in()
+            async with browser.terminal() as terminal:
+                (number,) = await asyncio.to_thread(until, web.terminals, "a terminal")
+                os.killpg(web.process.pid, signal.SIGINT)
+                await closed(terminal)
+        assert await asyncio.to_thread(web.process.wait, 60) == 0
+        assert not is_alive(number)
+        assert "Traceback" not in web.said
+
+
+@campaign
 async def test_tls(appliance, tmp_path):
     """The cookie is for HTTPS and this host alone; plain HTTP gets no answer."""
     made = certificates.make(tmp_path)
@@ -355,6 +412,26 @@ async def test_tls(appliance, tmp_path):
             async with browser.terminal() as terminal:
                 await seen(terminal, "Live")
         assert not raw(web, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP")
+
+
+@campaign
+@linux
+async def test_tls_handshakes_that_never_come_are_bounded(appliance, tmp_path):
+    """They count as connections from the first moment, and make room."""
+    made = certificates.make(tmp_path)
+    held = []
+    try:
+        with WebProcess(
+            appliance, "--server-cert", made.server, "--server-key", made.server_key
+        ) as web:
+            for _ in range(400):
+                held.append(socket.create_connection(("127.0.0.1", web.port), timeout=60))
+            async with Browser(web) as browser:
+                assert (await browser.sign_in())[0] == 303
+            assert len(list(Path(f"/proc/{web.process.pid}/fd").iterdir())) < 150
+    finally:
+        for each in held:
+            each.close()
 
 
 @campaign

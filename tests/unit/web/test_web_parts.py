@@ -11,6 +11,7 @@ from appliance.mqtt.client import Target
 from appliance.secret import Secret
 from appliance.web import pages
 from appliance.web.admission import Admission
+from appliance.web.connections import HEAD_S, MAX_CONNECTIONS, Connection, Connections
 from appliance.web.sessions import LINGER_S, LONGEST_S, Sessions
 from appliance.web.sign_in import RefusedError, SignIn, user_target
 
@@ -138,6 +139,90 @@ class TestSessions:
         assert sessions.find(first) is not None
 
 
+class Wire(asyncio.Transport):
+    """The socket of a connection from ``address``."""
+
+    def __init__(self, address):
+        super().__init__({"peername": (address, 5)})
+        self.is_aborted = self.is_closed = False
+
+    def is_closing(self):
+        return self.is_closed or self.is_aborted
+
+    def abort(self):
+        self.is_aborted = True
+
+
+class TestConnections:
+    def make(self):
+        clock = Clock()
+        return Connections(clock), clock
+
+    def open(self, connections, address="10.0.0.1", *, is_silent=False):
+        wire, handler = Wire(address), asyncio.Protocol()
+        Connection(handler, handler, connections).connection_made(wire)
+        connections.of(handler).is_silent = is_silent
+        return wire, handler
+
+    def test_a_flood_of_one_address_ends_its_own(self):
+        """People of other addresses stay, also if they say nothing; so does each terminal."""
+        connections, _ = self.make()
+        person, _ = self.open(connections, "10.0.0.2", is_silent=True)
+        terminal, handler = self.open(connections)
+        connections.of(handler).has_terminal = True
+        flood = [self.open(connections)[0] for _ in range(3 * MAX_CONNECTIONS)]
+        assert len(connections) == MAX_CONNECTIONS
+        assert not person.is_aborted
+        assert not terminal.is_aborted
+        assert [each.is_aborted for each in flood].count(True) == 2 * MAX_CONNECTIONS + 2
+        assert not flood[-1].is_aborted
+
+    def test_who_says_nothing_makes_room_first(self):
+        """Among connections of one address; the oldest of them."""
+        connections, _ = self.make()
+        busy = [self.open(connections)[0] for _ in range(50)]
+        silent = [self.open(connections, is_silent=True)[0] for _ in range(50)]
+        self.open(connections)
+        assert [each.is_aborted for each in silent] == [True] + 49 * [False]
+        assert not any(each.is_aborted for each in busy)
+
+    def test_connections_have_a_time_to_ask_and_to_end(self):
+        """One that has asked stays; one that is closed but does not read is ended."""
+        connections, clock = self.make()
+        silent, _ = self.open(connections, is_silent=True)
+        asked, _ = self.open(connections)
+        clock.now_s += HEAD_S - 1
+        connections.end_late()
+        assert not silent.is_aborted
+        clock.now_s += 1
+        connections.end_late()
+        assert silent.is_aborted
+        assert not asked.is_aborted
+        asked.is_closed = True
+        clock.now_s += HEAD_S - 1
+        connections.end_late()
+        assert not asked.is_aborted
+        clock.now_s += 1
+        connections.end_late()
+        assert asked.is_aborted
+        assert len(connections) == 0
+
+    def test_what_has_ended_is_forgotten(self):
+        """Its handler hears of it."""
+        connections, _ = self.make()
+        told = []
+
+        class Handler(asyncio.Protocol):
+            def connection_lost(self, exc):
+                told.append(exc)
+
+        handler = Handler()
+        connection = Connection(handler, handler, connections)
+        connection.connection_made(Wire("10.0.0.1"))
+        connection.connection_lost(None)
+        assert (told, len(connections), connections.of(handler)) == ([None], 0, None)
+
+
 class TestSignIn:
     async def test_wrong_passwords_are_answered_ever_later(self, monkeypatch):
         """From the fourth of an address on, as at the broker's own sign-in."""
@@ -161,23 +246,35 @@ class TestSignIn:
         assert waits[3] > 0
         assert waits[-1] == 3.5
 
-    async def test_a_crowd_is_turned_away(self, monkeypatch):
-        """Beyond those that wait, nobody gets a thread."""
-        sign_in = SignIn(Target("127.0.0.1", 1883), only_here=True)
-        go = asyncio.Event()
+    async def test_guessers_of_one_address_keep_nobody_else_out(self, monkeypatch):
+        """The next turn is the person's; of the crowd, a bounded number waits."""
+        sign_in, turns = SignIn(Target("127.0.0.1", 1883), only_here=True), asyncio.Queue()
+        asked = []
 
-        async def later(*_):
-            await go.wait()
+        async def in_thread(_function, name, _password):
+            asked.append(name)
+            await turns.get()
+            if name != "anna":
+                raise NoPermissionError("no")
 
-        monkeypatch.setattr(asyncio, "to_thread", later)
-        crowd = [asyncio.create_task(sign_in.check("a", "b", "10.0.0.1")) for _ in range(40)]
-        for _ in range(5):
+        monkeypatch.setattr(asyncio, "to_thread", in_thread)
+        crowd = [
+            asyncio.create_task(sign_in.check(f"guess{number}", "b", "10.0.0.1"))
+            for number in range(400)
+        ]
+        for _ in range(3):
             await asyncio.sleep(0)
         full = [each for each in crowd if each.done()]
-        assert len(full) == 8
-        assert all(each.exception().status == 503 for each in full)
-        go.set()
+        person = asyncio.create_task(sign_in.check("anna", "right", "10.0.0.2"))
+        while not person.done():
+            turns.put_nowait(None)
+            await asyncio.sleep(0)
+        for each in crowd:
+            each.cancel()
         await asyncio.gather(*crowd, return_exceptions=True)
+        await person
+        assert asked.index("anna") < 12
+        assert full
 
     @pytest.mark.parametrize(("name", "password"), [("x" * 257, ""), ("x", "y" * 1025)])
     async def test_long_names_and_passwords_are_refused(self, name, password):
