@@ -28,6 +28,8 @@ MAX_REASON = 200
 MAX_NAME = 1024
 """Characters of a name, as many as a client id may have."""
 _NAMED = 5
+_LONGEST_NS = 100 * 366 * 86400 * 10**9
+"""Later ends could not be stored after the clock was set."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,7 +70,7 @@ class Holding:
         """Hold something, or change its hold.
 
         Raises:
-            UsageError: there is no such thing, or the end is over.
+            UsageError: there is no such thing, or the end is over or too far away.
             UnavailableError, NotNotedError: it can't be noted.
         """
         reason = " ".join(reason.split())
@@ -82,6 +84,11 @@ class Holding:
         now = self._state.clock_ns()
         if until_ns is not None and until_ns <= now:
             raise UsageError(f"The end of the hold, {_time(until_ns)}, is over. Name a later time.")
+        if until_ns is not None and until_ns - now > _LONGEST_NS:
+            raise UsageError(
+                "The end of the hold is more than 100 years away. Leave it out: the hold ends when "
+                "it is released."
+            )
         wanted = Hold(kind, name, until_ns, reason, by, now, drop, title)
         with self._state.noted("The hold") as planner:
             before = planner.dispatcher.holds.get(kind, name)

@@ -314,6 +314,8 @@ def test_names_that_would_hold_nothing_or_release_another_thing_are_refused(qlik
     """Two tasks may have one name; no client has an id that begins with ``$``."""
     twins = [qlik.add_task("Reload HR", duration_s=0.05) for _ in range(2)]
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        with pytest.raises(UsageError, match="100 years"):
+            hold(rig, "everything", until_ns=2**63 - 1)
         with pytest.raises(UsageError, match="no client id begins"):
             hold(rig, "client", "$bridge/plant")
         for task in twins:
