@@ -125,6 +125,8 @@ class TaskFreshnessState(msgspec.Struct, array_like=True):
     """Whether its topic has a retained message."""
     selector: TaskSelector | None = None
     """What messages asked for, while the task is not known."""
+    is_due: bool = False
+    """Whether its topic does not have its last news yet: a kill must not keep them back."""
 
     @property
     def stale_since_ns(self) -> int | None:
@@ -424,6 +426,7 @@ class Freshness:
         for key in found:
             if (state := self.tasks.get(key)) is not None:
                 self._told_ns[key] = now
+                state.is_due = False
                 state.is_told = self.limit_s(state) is not None
                 self._touch(key)
         return found
@@ -474,7 +477,8 @@ class Freshness:
                     state.slots = _decode_slots(days[key])
             self.tasks[key] = state
             self._follow(key, state, now)
-            self._announce(key, state, now, is_news=False)
+            is_news = state.is_due and self.limit_s(state) is not None
+            self._announce(key, state, now, is_news=is_news)
         return unreadable
 
     def _touch(self, key: str) -> None:
@@ -663,6 +667,7 @@ class Freshness:
         """
         has_limit = self.limit_s(state) is not None
         if is_task(key) and (has_limit if is_news else has_limit != state.is_told):
+            state.is_due = True
             self._tell.set(key, max(now, self._told_ns.get(key, 0) + TELL_EVERY_NS))
 
     def _follow(self, key: str, state: TaskFreshnessState, now: int) -> None:

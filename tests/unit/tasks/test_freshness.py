@@ -281,6 +281,20 @@ def test_without_a_limit_nothing_is_published_and_what_was_is_removed():
     assert freshness.take_told(later) == ["sales"] and not freshness.tasks["sales"].is_told
 
 
+def test_news_that_are_put_off_outlive_a_kill():
+    """Else the retained message says for ever that the data is stale."""
+    freshness = Freshness()
+    freshness.take_limits(LIMITS, START)
+    ask(freshness, 0, 1)
+    assert freshness.take_told(START) == ["sales"]
+    assert reopened(freshness).take_told(START + TELL_EVERY_NS) == [], "its topic has it"
+    succeed(freshness, 1, 2)
+    assert freshness.take_told(START + 2 * SECOND_NS) == []
+    after = reopened(freshness, 3)
+    assert after.take_told(START + 3 * SECOND_NS) == ["sales"]
+    assert reopened(after, 4).take_told(START + 60 * SECOND_NS) == []
+
+
 def test_what_is_asked_for_by_name_is_a_task_once_it_is_found():
     """Before the server was asked, the name is stale; then each task that it means."""
     freshness = Freshness()
