@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from appliance import __version__
 from appliance.errors import (
@@ -83,6 +83,9 @@ class _Usage(Exception):  # noqa: N818  leaves argparse; ``main`` catches it
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code. A user's mistake never gives a traceback."""
+    # A file that was closed before ("appliance stats >&-"), or a program without a console.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         # A console with an old code page must not turn a name with an accent into an error.
         with contextlib.suppress(AttributeError, ValueError):
@@ -117,6 +120,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _failed(error)
     return code
+
+
+def _nowhere() -> TextIO:
+    """A stream in place of one that is not there."""
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - until the process ends
 
 
 def _reader_has_ended(error: Exception) -> bool:

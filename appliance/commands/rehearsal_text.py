@@ -21,6 +21,10 @@ from appliance.tasks.rehearsal import Unmet
 from appliance.tasks.rehearsed import HOUR_NS, Counts, Tally
 
 _NARROW = 80
+_LEAST = 40
+"""Columns of the narrowest terminal that the text is wrapped for."""
+_ENDLESS = 10_000
+"""Columns where standard output is no terminal: nothing is cut off."""
 _PLOT_ROWS = 12
 _MOST_BUCKETS = 60
 """Stretches of time in the plot, or in the table where there is no terminal."""
@@ -59,15 +63,22 @@ def name_of(task: Task) -> str:
 
 def lines(found: Rehearsed, top: int, *, is_terminal: bool) -> Iterator[str]:
     """The whole answer. On a terminal with a plot, elsewhere with plain columns."""
-    cells = max(60, shutil.get_terminal_size((_NARROW, 24)).columns)
-    for head, text in _prose(found, top):
-        yield from _wrapped(head, text, cells) if is_terminal else (head + text,)
+    cells = _ENDLESS
+    if is_terminal:
+        cells = max(_LEAST, shutil.get_terminal_size((_NARROW, 24)).columns)
+
+    def told(prose: Iterator[tuple[str, str]]) -> Iterator[str]:
+        for head, text in prose:
+            yield from _wrapped(head, text, cells) if is_terminal else (head + text,)
+
+    yield from told(_prose(found, top))
     if found.rules and (found.would.total or (found.did and found.did.total)):
         yield from _tables(found, cells, top)
-        for head, text in _reasons(found):
-            yield from _wrapped(head, text, cells) if is_terminal else (head + text,)
+        yield from told(_reasons(found))
         yield ""
         yield from _over_time(found, cells, is_terminal=is_terminal)
+    if found.rules:
+        yield from told(_assumptions(found))
 
 
 def _wrapped(head: str, text: str, cells: int) -> list[str]:
@@ -86,17 +97,34 @@ def _prose(found: Rehearsed, top: int) -> Iterator[tuple[str, str]]:
     """Sentences, each with what stands before its text."""
     began, ended = found.journal
     yield "", f"From {_time(found.since_ns)} to {_time(found.until_ns)}. Nothing was started."
-    yield from (("  ", text) for text in _notes(found))
     if not found.rules:
         yield "", "The configuration has no trigger, so no message starts a task."
         return
     if not began:
         yield "", "The journal has no message yet."
-    elif ended < found.since_ns or began >= found.until_ns:
+        return
+    if ended < found.since_ns or began >= found.until_ns:
         stretch = f"from {_time(began)} to {_time(ended)}"
         yield "", f"No message came in this time: the journal goes {stretch}."
+        return
+    yield from (("", text) for text in _limits(found))
     yield "", ""
-    yield from (("", text) for text in _sentences(found, top))
+    really = "" if found.did is None else f" (really: {found.did.total.starts:,})"
+    yield "", f"Messages would have led to {counted(found.would.total.starts, 'start')}{really}."
+    yield from (("  ", text) for text in _sentences(found, top))
+
+
+def _limits(found: Rehearsed) -> Iterator[str]:
+    """What limits the numbers."""
+    began, _ = found.journal
+    if began > found.since_ns:
+        yield f"The journal begins at {_time(began)}."
+    if found.did is None:
+        yield "There is no tasks.db, so what really happened is not known."
+    elif not found.known_since_ns:
+        yield "tasks.db tells nothing of that time."
+    elif found.known_since_ns > max(found.since_ns, began) + HOUR_NS:
+        yield f"What really happened is known since {_time(found.known_since_ns)}."
 
 
 def _tables(found: Rehearsed, cells: int, top: int) -> Iterator[str]:
@@ -128,28 +156,19 @@ _LAST_NUMBER = 2**61
 """Outcomes that the rehearsal made itself have numbers beyond."""
 
 
-def _notes(found: Rehearsed) -> Iterator[str]:
-    yield f"tasks: {escape(found.catalogue)}"
+def _assumptions(found: Rehearsed) -> Iterator[tuple[str, str]]:
+    yield "", ""
+    yield "", "How this was found (docs/rehearse.md):"
+    yield "  ", f"The tasks are {escape(found.catalogue)}."
     if found.assumed:
-        yield f"not known, taken for granted: {_some(found.assumed)}"
+        yield "  ", f"Not among them, taken for granted: {_some(found.assumed)}."
     if found.would.total.starts:
-        yield (
-            "runs take as long as they really took for the same message, else as long as usual"
-            " (median of the last good runs)"
-        )
+        usual = "else as long as usual (median of the last good runs)"
+        yield "  ", f"A run takes as long as it really took for the same message, {usual}."
     if found.guessed:
-        yield f"no duration is known, so a minute is taken: {_some(found.guessed)}"
+        yield "  ", f"No duration is known, so a minute was taken: {_some(found.guessed)}."
     if found.waiting:
-        yield f"at the end {counted(found.waiting, 'request')} would still wait"
-    began, _ = found.journal
-    if began > found.since_ns:
-        yield f"the journal begins at {_time(began)}"
-    if found.did is None:
-        yield "there is no tasks.db, so what really happened is not known"
-    elif not found.known_since_ns:
-        yield "tasks.db tells nothing of that time"
-    elif found.known_since_ns > max(found.since_ns, began) + HOUR_NS:
-        yield f"what really happened is known since {_time(found.known_since_ns)}"
+        yield "  ", f"At the end {counted(found.waiting, 'request')} would still wait."
 
 
 def _some(names: Sequence[str]) -> str:
@@ -164,7 +183,9 @@ def _sentences(found: Rehearsed, top: int) -> Iterator[str]:
     pairs.sort(key=lambda pair: (-would.pairs[pair].starts, pair))
     for pair in pairs[:top]:
         rule, task = pair
-        today = f"; {would.today[pair]:,} today" if pair in would.today else ""
+        today = ""
+        if pair in would.today and found.since_ns < would.today_ns:
+            today = f"; {would.today[pair]:,} today"
         yield (
             f"Rule {escape(rule)} would have started {escape(task)}"
             f" {counted(would.pairs[pair].starts, 'time')}{today}.{_really(found.did, pair)}"
@@ -249,7 +270,7 @@ def _over_time(found: Rehearsed, cells: int, *, is_terminal: bool) -> Iterator[s
         return
     each = "hour" if hours == 1 else f"{hours} hours" if hours < 24 else _days(hours // 24)
     has_past = found.did is not None
-    if is_terminal:
+    if is_terminal and len(times) > 1:
         says = "1 as rehearsed, 2 as it really was" if has_past else "as rehearsed"
         yield f"Starts in each {each}: {says}"
         series = [plot.Series("rehearsed", times, [one.starts for one in would])]

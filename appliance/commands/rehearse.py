@@ -25,7 +25,7 @@ from appliance.commands.rehearsal_text import Rehearsed
 from appliance.config.reading import load, load_tables
 from appliance.config.tables import Config
 from appliance.engine import databases
-from appliance.errors import EXIT_OK, ApplianceError, UnavailableError, UsageError
+from appliance.errors import EXIT_OK, ApplianceError, ConfigError, UnavailableError, UsageError
 from appliance.journal.search import History
 from appliance.message_filter import MessageFilter
 from appliance.model import Task
@@ -73,6 +73,8 @@ def _data_dir(against: str | None, config: Config) -> Path:
         return Path(config.service.data_dir)
     if Path(against).is_dir():
         return Path(against)
+    if not Path(against).exists():
+        raise ConfigError(f"--against {against}: there is no such file or folder")
     return Path(load_tables(against, service=("data_dir",)).service.data_dir)
 
 
@@ -161,10 +163,10 @@ def _tasks(config: Config, happened: past.Past, *, is_offline: bool) -> _Tasks:
     """The server's tasks, or those that ``tasks.db`` knows where it can't be asked."""
     known = tuple(happened.tasks.values())
     if config.qlik is None:
-        return _Tasks(known, (), False, "tasks that tasks.db knows (there is no [qlik])")
+        return _Tasks(known, (), False, "those that tasks.db knows (there is no [qlik])")
     if is_offline or config.qlik.edition == "simulated":
         why = "--offline" if is_offline else "the Qlik server is simulated within the appliance"
-        return _Tasks(known, (), False, f"tasks that tasks.db knows ({why})")
+        return _Tasks(known, (), False, f"those that tasks.db knows ({why})")
     try:
         server = connect(config.qlik)
         try:
@@ -176,7 +178,7 @@ def _tasks(config: Config, happened: past.Past, *, is_offline: bool) -> _Tasks:
         finally:
             server.close()
     except ApplianceError as error:  # a missing certificate, too: the rules are rehearsed
-        return _Tasks(known, (), False, f"tasks that tasks.db knows (the server: {error})")
+        return _Tasks(known, (), False, f"those that tasks.db knows (the server: {error})")
     return _Tasks(listed, kept, True, f"the {len(listed):,} tasks of {server.label}")
 
 

@@ -248,8 +248,10 @@ class Reading:
         if first in self._reported or len(self._reported) == _MOST_REPORTED:
             return
         self._reported.add(first)
-        which = f"Message {first}" if first == last else f"Messages {first} to {last}"
-        text = f"{which} in {self._store.path} are damaged and were left out"
+        path = self._store.path
+        text = f"Messages {first} to {last} in {path} are damaged and were left out"
+        if first == last:
+            text = f"Message {first} in {path} is damaged and was left out"
         _log.error("%s: %s", text, why)  # a damaged file is no programming error
         if self._on_damage is not None:
             self._on_damage(first, last, f"{text}.")

@@ -46,7 +46,7 @@ from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.records import Record
 from appliance.tasks.rehearsal_tasks import Catalogue, RehearsalTasks
-from appliance.tasks.rehearsed import Tally
+from appliance.tasks.rehearsed import Tally, asked_name
 from appliance.tasks.request_book import to_ns
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import RequestState
@@ -291,7 +291,7 @@ class Rehearsal:
         """Count what was merged since the counter stood at ``before``."""
         if (merged := self._merged() - before) > 0:
             record = self._planner.open.get(answered_by)
-            task = "" if record is None else self._name(record.execution)
+            task = "" if record is None else self._name(record)
             self.tally.count("merged", rule, task, at_ns, merged)
 
     # --- what the server would do -------------------------------------------------------------
@@ -337,8 +337,7 @@ class Rehearsal:
         planner.started(record, run, now)
         planner.report(record, Report(run, task_id, ExecutionState.RUNNING, started_ns=now), now)
         if record.execution.cause.kind == "message":
-            execution = record.execution
-            self.tally.count("starts", execution.cause.rule, self._name(execution), now)
+            self.tally.count("starts", record.execution.cause.rule, self._name(record), now)
         self._later(ends_ns, lambda: self._end(record, run, state))
 
     def _end_of(self, record: Record) -> tuple[int, ExecutionState]:
@@ -378,8 +377,8 @@ class Rehearsal:
         """The task's name, its id where that is not known."""
         return self._planner.book.histories.name_of(task_id) or task_id
 
-    def _name(self, execution: Execution) -> str:
-        return self.name_of(execution.task_id) or execution.task_name
+    def _name(self, record: Record) -> str:
+        return self.name_of(record.execution.task_id) or asked_name(record.selector)
 
     # --- what follows -------------------------------------------------------------------------
 
@@ -399,7 +398,7 @@ class Rehearsal:
         if what is None or execution.execution_id or execution.answered_by:
             return
         rule = execution.cause.rule
-        self.tally.count(what, rule, self._name(execution), execution.requested_ns)
+        self.tally.count(what, rule, self._name(record), execution.requested_ns)
         label = record.label or execution.state.value
         self.tally.because(rule, label, execution.reason, execution.cause.seq)
 

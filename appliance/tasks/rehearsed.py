@@ -12,6 +12,7 @@ import msgspec
 
 from appliance.model import ExecutionState
 from appliance.tasks.past import Past, PastRun
+from appliance.tasks.selector import TaskSelector
 
 HOUR_NS = 3600 * 10**9
 MOST_NAMES = 10_000
@@ -100,7 +101,7 @@ def really(past: Past, since_ns: int, until_ns: int, *, today_ns: int = 0) -> Ta
     for run in past.runs:
         if run.kind != "message" or not since_ns <= run.requested_ns < until_ns:
             continue
-        task = run.task_name or run.task_id
+        task = asked_name(run.selector) if not run.task_id else run.task_name or run.task_id
         if run.begun_ns is not None:
             tally.count("starts", run.rule, task, run.begun_ns)
         elif run.state in _ENDS and not run.answered_by:
@@ -124,6 +125,11 @@ def _merges(run: PastRun, answered: Mapping[int, int]) -> Iterator[tuple[int, in
     yield from ((at_ns, 1) for at_ns in others)
     if left := run.merged - len(others):
         yield run.requested_ns, left
+
+
+def asked_name(selector: TaskSelector) -> str:
+    """The name of a task that was not looked up, or in words which tasks are meant."""
+    return selector.value if selector.kind in {"name", "id"} else selector.text
 
 
 _ENDS = {

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from wine import SLOWNESS
 
-from appliance import __version__, cli
+from appliance import __version__, cli, errors
 from appliance.broker.users import Users
 from appliance.commands import run as run_command
 from appliance.commands.user import read_password
@@ -785,3 +785,16 @@ def test_a_slip_in_the_ui_s_table_is_told_before_anything_starts(
     done = appliance("check")
     assert done.code == 78
     assert said in done.err
+
+
+@pytest.mark.parametrize("arguments", [["manual"], ["list", "--url", "http://127.0.0.1:1"]])
+def test_a_closed_standard_output_is_no_defect(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """``appliance stats >&-``, or a program without a console: Python has no streams then."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    code = cli.main(arguments)
+    sys.stdout.close()
+    sys.stderr.close()
+    assert code != errors.EXIT_SOFTWARE

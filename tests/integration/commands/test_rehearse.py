@@ -120,15 +120,15 @@ def test_a_new_rule_is_tried_on_the_past(rehearse, site):
         r'message \d+: state = "ended" does not hold: found "begun"\.', out
     )  # fmt: skip
     assert "24 x names no task, wrong: An object in the payload must have" in out
-    assert "not known, taken for granted: Press" in out
+    assert "Not among them, taken for granted: Press" in out
     assert {path: path.stat().st_mtime_ns for path in (site / "data").iterdir()} == before
 
 
 def test_it_says_where_the_tasks_come_from_and_how_long_runs_take(rehearse):
     _, out, _ = rehearse("--offline")
-    assert "tasks that tasks.db knows (--offline)" in out
+    assert "those that tasks.db knows (--offline)" in out
     assert (
-        "runs take as long as they really took for the same message, else as long as usual" in out
+        "A run takes as long as it really took for the same message, else as long as usual" in out
     )
 
 
@@ -143,7 +143,7 @@ def test_without_the_tasks_database_there_is_no_past(rehearse, site, tmp_path):
     (tmp_path / FILE_NAME).write_bytes((site / "data" / FILE_NAME).read_bytes())
     code, out, _ = rehearse("--against", str(tmp_path))
     assert code == 0
-    assert "there is no tasks.db, so what really happened is not known" in out
+    assert "There is no tasks.db, so what really happened is not known" in out
     assert "really)" not in out
     assert "Rule sales would have started Sales" in out
 
@@ -153,7 +153,7 @@ def test_a_time_without_messages_is_said(rehearse):
     assert code == 0
     assert "No message came in this time: the journal goes from" in out
     code, out, _ = rehearse(since=BEGIN - 48 * HOUR)
-    assert "the journal begins at" in out
+    assert "The journal begins at" in out
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_the_servers_list_decides_which_tasks_there_are(rehearse, site):
         code, out, _ = rehearse(*client_managed(site, qlik.url))
         assert all(one.method == "GET" for one in qlik.requests)
     assert code == 0
-    assert "tasks: the 2 tasks of 127.0.0.1" in out
+    assert "The tasks are the 2 tasks of 127.0.0.1" in out
     assert "Rule sales would have started Sales 24 times" in out
     assert "Rule orders would have started nothing: 12 messages met it; 12 rejected." in out
     assert '12 x unknown task, orders: The server lists no task "Press". Is "Presses" meant?' in out
@@ -230,7 +230,7 @@ def test_a_server_out_of_reach_is_said_and_tasks_db_takes_its_place(rehearse, si
         options = client_managed(site, qlik.url)
     code, out, _ = rehearse(*options)
     assert code == 0
-    assert "tasks: tasks that tasks.db knows (the server: " in out
+    assert "The tasks are those that tasks.db knows (the server: " in out
     assert "Rule sales would have started Sales 24 times" in out
 
 
@@ -250,3 +250,11 @@ def test_a_certificate_that_is_not_here_keeps_nobody_from_rehearsing(rehearse, s
     assert code == 0
     assert "tasks.db knows (the server: " in out
     assert "none.pem" in out
+
+
+def test_a_merged_request_counts_for_the_task_that_it_names(rehearse):
+    """While it waits for quiet the task is not looked up: its name is the one of the rule."""
+    _, out, _ = rehearse("-c", "new.toml", "--against", "config.toml", "--json")
+    tasks = json.loads(out)["would"]["tasks"]
+    assert tasks["Sales"]["merged"] == 48
+    assert not [name for name in tasks if '"' in name]

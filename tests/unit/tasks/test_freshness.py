@@ -21,6 +21,7 @@ from appliance.tasks.freshness import (
     KIND,
     KIND_DAY,
     MANY_ASKS,
+    JOINED_AT_ONCE,
     MAX_ASKS,
     MAX_TASKS,
     SECOND_NS,
@@ -488,3 +489,15 @@ def test_figures_are_of_seven_days():
     assert len(state.days) == DAYS
     assert figures(state, now + 6 * DAY_NS).messages == 1
     assert figures(state, now + 7 * DAY_NS).p50_s is None
+
+
+def test_messages_that_come_slowly_take_a_search_only_now_and_then(monkeypatch):
+    """Of different seconds they are held each by itself: a search for each would hold starts up."""
+    searches = []
+    join = Freshness._join
+    monkeypatch.setattr(Freshness, "_join", lambda *given: (searches.append(1), join(*given)))
+    freshness = Freshness()
+    for seq in range(1, 1001):
+        ask(freshness, seq * 2, seq)
+    assert freshness.tasks["sales"].waiting == 1000
+    assert 0 < len(searches) <= 1000 / JOINED_AT_ONCE
