@@ -20,8 +20,9 @@ _MOST_EXECUTIONS = 500
 _MOST_SEQS = 5000
 _MOST_VALUES = 200
 _MOST_WORDS = 50
-_TASKS_BYTES = 128 * 1024
-"""Of the server's tasks in one answer: a line of 64 kbit/s carries it in 16 seconds."""
+_TASKS_BYTES = 40 * 1024
+"""Of the server's tasks in one answer: a line of 64 kbit/s carries it in 5 seconds, and the state
+of the appliance, which waits for it, is no older."""
 _HISTORY_BYTES = 512 * 1024
 _OVERHEAD = 128
 

@@ -88,7 +88,8 @@ class Link:
         except TimeoutError:
             raise UnavailableError(
                 f"{self._target.shown} did not send its state within {timeout_s:g} s; is it an "
-                "appliance of this version, and not another broker?"
+                "appliance of this version, and not another broker? A slow line takes longer: "
+                "see --timeout."
             ) from None
 
     def close(self) -> None:

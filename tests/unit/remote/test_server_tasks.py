@@ -53,12 +53,12 @@ def attached(engine):
 
 
 def test_a_thousand_tasks_come_in_parts_that_a_slow_line_carries_in_time():
-    """An answer has 30 seconds: 64 kbit/s carry 240 kB meanwhile."""
+    """64 kbit/s carry 50 kB in 6 seconds, and the state of the appliance has to wait for them."""
     engine = Server(1000, "x" * 200)
     terminal, wire = attached(engine)
     assert terminal.server_tasks() == engine.server_tasks()
-    assert len(wire.sizes) < 5
-    assert max(wire.sizes) < 200_000
+    assert len(wire.sizes) < 15
+    assert max(wire.sizes) < 50_000
 
 
 def test_more_come_in_parts_within_the_bound():
@@ -76,7 +76,7 @@ def test_a_row_that_is_larger_than_a_part_does_not_stop_the_rest():
 
 
 def test_a_list_that_changes_in_between_has_each_task_once():
-    engine = Server(200, "x" * 5000)
+    engine = Server(200, "x" * 1000)
     engine.moves = True
     terminal, _ = attached(engine)
     found = [one.task.id for one in terminal.server_tasks().tasks]
