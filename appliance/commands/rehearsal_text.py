@@ -23,6 +23,7 @@ from appliance.tasks.rehearsed import HOUR_NS, Counts, Tally
 _NARROW = 80
 _LEAST = 40
 """Columns of the narrowest terminal that the text is wrapped for."""
+_LEAST_NAME = 12
 _ENDLESS = 10_000
 """Columns where standard output is no terminal: nothing is cut off."""
 _PLOT_ROWS = 12
@@ -240,7 +241,10 @@ def _table(
         for word in _WORDS
         if word == "starts" or any(getattr(one, word) for row in rows for one in row[1:])
     ]
-    table = [(title, *(f"{word} (really)" if with_past else word for word in words))]
+    heads = [f"{word} (really)" if with_past else word for word in words]
+    if sum(len(head) + 2 for head in heads) > cells - _LEAST_NAME:
+        heads = words  # a narrow terminal; the brackets stand in the first sentence, too
+    table = [(title, *heads)]
     for name, would, did in rows[:top]:
         numbers = [f"{getattr(would, word):,}" for word in words]
         if with_past:
@@ -248,7 +252,7 @@ def _table(
             numbers = [f"{one} ({two})" for one, two in zip(numbers, real, strict=True)]
         table.append((escape(name), *numbers))
     widths = [max(len(row[column]) for row in table) for column in range(1, len(words) + 1)]
-    room = max(12, cells - sum(widths) - 2 * len(widths))
+    room = max(_LEAST_NAME, cells - sum(widths) - 2 * len(widths))
     first = min(room, max(len(row[0]) for row in table))
     for row in table:
         yield _cut(row[0], first).ljust(first) + "".join(
@@ -272,7 +276,7 @@ def _over_time(found: Rehearsed, cells: int, *, is_terminal: bool) -> Iterator[s
     has_past = found.did is not None
     if is_terminal and len(times) > 1:
         says = "1 as rehearsed, 2 as it really was" if has_past else "as rehearsed"
-        yield f"Starts in each {each}: {says}"
+        yield from _wrapped("", f"Starts in each {each}: {says}", cells)
         series = [plot.Series("rehearsed", times, [one.starts for one in would])]
         if has_past:
             series.append(plot.Series("really", times, [one.starts for one in did]))

@@ -15,7 +15,9 @@ from appliance.engine import databases
 from appliance.journal import FILE_NAME, chunks
 from appliance.journal.store import Store
 from appliance.model import ExecutionState
+from appliance.commands import rehearsal_text
 from appliance.qlik.simulated import SimulatedQlik
+from appliance.tasks.rehearsed import Tally
 
 HOUR = 3600 * S
 
@@ -258,3 +260,24 @@ def test_a_merged_request_counts_for_the_task_that_it_names(rehearse):
     tasks = json.loads(out)["would"]["tasks"]
     assert tasks["Sales"]["merged"] == 48
     assert not [name for name in tasks if '"' in name]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize(
+    ("minutes", "shows"), [(5, "each hour starts"), (30, "Starts in each hour:")]
+)
+def test_a_terminal_gets_the_answer_first_and_lines_that_fit(monkeypatch, columns, minutes, shows):
+    """Also where all is in one hour, of which no plot can be drawn."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    would = Tally(BEGIN)
+    for what in "starts", "merged", "rejected":
+        would.count(what, "a rule with a long name", "a task with a long name", BEGIN)
+    found = rehearsal_text.Rehearsed(
+        BEGIN, BEGIN + minutes * 60 * S, (BEGIN, BEGIN + HOUR), ["a rule with a long name"], {}, {},
+        would, would, BEGIN, 0, "those of a server", [], [],
+    )  # fmt: skip
+    lines = list(rehearsal_text.lines(found, 10, is_terminal=True))
+    assert max(map(len, lines)) <= columns
+    told = " ".join(" ".join(lines).split())
+    assert told.index("would have led to 1 start (really: 1)") < told.index("How this was found")
+    assert shows in told
