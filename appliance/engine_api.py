@@ -707,6 +707,9 @@ class Explanation(msgspec.Struct, frozen=True):
     others_count: int = 0
     """How many there are; ``others`` is bounded, and so are the starts."""
     starts_left_out: int = 0
+    unforeseen: int = 0
+    """Requests that wait and may start one of these tasks before, which is not foreseen: their
+    tasks are not found yet, or they are not merged with others."""
     reasons: tuple[str, ...] = ()
     """In short, a sentence each: what each rule says, or what stands in the way before them."""
     is_whole: bool = True

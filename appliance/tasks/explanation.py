@@ -136,7 +136,8 @@ class Explainer:
         """The whole explanation of a message."""
         found, verdicts = rules_alone(message, hearing), hearing.verdicts
         goes_on = all(one.ok for one in hearing.checks)
-        starts = self._starts([one for one in verdicts if one.starts]) if goes_on else {}
+        asking = [one for one in verdicts if one.starts]
+        starts, unforeseen = self._starts(asking) if goes_on else ({}, 0)
         room, left_out, rules = MAX_STARTS, 0, []
         for rule, verdict in zip(found.rules, verdicts, strict=True):
             own = starts.get(verdict.trigger, [])
@@ -147,11 +148,15 @@ class Explainer:
             found,
             rules=tuple(rules),
             starts_left_out=left_out,
+            unforeseen=unforeseen,
             is_whole=True,
             taken_ns=self._state.clock_ns(),
         )
 
-    def _starts(self, verdicts: Sequence[Verdict]) -> dict[Trigger, list[ExplainedStart]]:
+    def _starts(
+        self, verdicts: Sequence[Verdict]
+    ) -> tuple[dict[Trigger, list[ExplainedStart]], int]:
+        """The starts of each rule, and how many requests may come before them unforeseen."""
         # The server may have to be asked: not under the lock.
         known: dict[object, Any] = {}
         wishes = [self._wish(one, start, known) for one in verdicts for start in one.starts]
@@ -173,10 +178,11 @@ class Explainer:
             ]
             renewed = [foresight.renewed(one) for _, one in foreseen]
             all_met = met(renewed, foresight.earlier)
+            unforeseen = foresight.unforeseen([one.start for one in all_met])
         starts: dict[Trigger, list[ExplainedStart]] = {one.trigger: [] for one in verdicts}
         for (wish, _), one in zip(foreseen, all_met, strict=True):
             starts[wish.trigger].append(one.start)
-        return starts
+        return starts, unforeseen
 
     def _wish(self, verdict: Verdict, start: WantedStart, known: dict[object, Any]) -> _Wish:
         """``known`` has what was found for other rules: many may ask for the same."""

@@ -8,7 +8,7 @@ Not for: rules and tasks (explanation.py), or deciding when requests go (dispatc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -187,6 +187,18 @@ class Foresight:
             return False
         self.earlier.append(seen)
         return True
+
+    def unforeseen(self, starts: Collection[ExplainedStart]) -> int:
+        """How many requests wait that may start a task of these before, which is not followed."""
+        task_ids = {one.task_id for one in starts if one.effect != "nothing"}
+        followed = {one.execution for one in starts}
+        return sum(
+            one.id not in followed
+            and not (merges(one.options) and one.execution.task_id)
+            and one.posted_ns is None
+            and not one.execution.attempts
+            for one in (self._dispatcher.queues.may_mean(*task_ids) if task_ids else ())
+        )
 
     def renewed(self, one: Foreseen) -> Foreseen:
         """The same, if later requests of the message were merged into it."""

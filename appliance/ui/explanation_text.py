@@ -44,6 +44,9 @@ def conclusions(explanation: Explanation, at: Clock) -> list[tuple[str, str]]:
     found = [(one.effect, _of_start(one, explanation.taken_ns, at)) for one in starts]
     if explanation.starts_left_out:
         found.append(("wait", f"And {explanation.starts_left_out} more starts."))
+    if count := explanation.unforeseen:
+        who = "1 request waits" if count == 1 else f"{count} requests wait"
+        found.append(("wait", f"Not foreseen: {who} that may start one of these tasks before."))
     return found
 
 
