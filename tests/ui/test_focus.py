@@ -103,6 +103,7 @@ async def test_the_list_with_the_focus_is_marked_by_signs(environment, monkeypat
             await pilot.press("tab")
 
 
+@pytest.mark.campaign
 async def test_every_counter_can_be_brought_to_view():
     """At 80x24 more was noted than fits; tab and the arrows reach all of it."""
     engine = story()

@@ -136,6 +136,7 @@ async def test_the_chosen_thing_is_held(keys, changes, held):
         assert act[3] is None
 
 
+@pytest.mark.campaign
 async def test_arrows_choose_something_else_and_a_button_drops():
     """From an execution: its task, its rule, its client, everything."""
     engine = story()

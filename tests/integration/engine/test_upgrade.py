@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_what_was(data, small_disk, name):
 @pytest.mark.parametrize(
     ("kind", "every"),
     [
-        ("rebuild", 18),
+        ("rebuild", 40),
         pytest.param("rebuild", 1, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
         pytest.param("function", 3, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
     ],

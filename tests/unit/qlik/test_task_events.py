@@ -1,7 +1,7 @@
 """Rows of the server's own triggers, whole ones and any others."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.qlik import task_events
@@ -84,6 +84,7 @@ MORE = ("incrementDescription", "timeZone", "name", "enabled", "start", "schedul
 ROWS = st.lists(st.dictionaries(st.sampled_from((*FIELDS, *MORE)), JSON), max_size=3)
 
 
+@settings(max_examples=30)
 @given(ROWS, ROWS)
 def test_any_row_is_read_or_left_out(times, chains):
     """A server of another version costs its triggers at most, never the list of tasks."""
