@@ -375,6 +375,11 @@ class Freshness:
             ]
             state.runs = [run(one) for one in state.runs]
             state.asked_ns += step_ns
+            state.slots = {
+                (at + step_ns) // SLOT_NS: (at + step_ns, seconds)
+                for at, seconds in state.slots.values()
+            }
+            self._changed_slots.add(key)
             self._has_changed(key, state, now)
         for key, runs in self._unasked.items():
             self._unasked[key] = [run(one) for one in runs]

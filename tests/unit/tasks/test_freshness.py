@@ -25,6 +25,7 @@ from appliance.tasks.freshness import (
     MAX_ASKS,
     MAX_TASKS,
     SECOND_NS,
+    SLOT_NS,
     STEPS_A_DOUBLING,
     TELL_EVERY_NS,
     Freshness,
@@ -280,6 +281,19 @@ def test_without_a_limit_nothing_is_published_and_what_was_is_removed():
     freshness.take_limits({}, START)
     later = START + TELL_EVERY_NS
     assert freshness.take_told(later) == ["sales"] and not freshness.tasks["sales"].is_told
+
+
+def test_the_curve_follows_a_clock_that_is_set_back():
+    """Else what was in the future would push out each new quarter of an hour."""
+    freshness = Freshness()
+    ask(freshness, 0, 1)
+    succeed(freshness, 1, 60)
+    freshness.take_changed()
+    freshness.shift(-DAY_NS, START - DAY_NS)
+    assert freshness.tasks["sales"].slots == {
+        (START - DAY_NS) // SLOT_NS: (START - DAY_NS + 60 * SECOND_NS, 60.0)
+    }
+    assert (KIND_DAY, "sales") in freshness.take_changed()
 
 
 def test_news_that_are_put_off_outlive_a_kill():
