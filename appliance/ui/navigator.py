@@ -201,6 +201,13 @@ class Navigator(Navigation):
         engine = self._host.engine
         self._explain(topic, lambda: engine.explain(seq), tab)
 
+    def explain_execution(self, execution: Execution, tab: str) -> None:
+        cause = execution.cause
+        if cause.seq:
+            self.explain_message(cause.seq, cause.topic, tab)
+        else:
+            self._host.say("No message caused this, so no rule was asked.")
+
     def explain_draft(self, topic: str, payload: bytes, retain: bool) -> None:
         engine, page = self._host.engine, self.page
         self._explain(

@@ -1,12 +1,13 @@
 """Why a message starts something or nothing: by E, and by "Try" before it is published."""
 
 import pytest
-from fake_engine import explanation, story
+from fake_engine import TASKS, explanation, story
 from screens import NARROW, WIDE, has_focus, settle, until
 from textual.widgets import Input
 
 from appliance.engine_api import Explanation
 from appliance.ui.app import ApplianceApp
+from appliance.ui.screens.tasks import ExecutionRows
 from appliance.ui.settings import UiSettings
 
 
@@ -36,6 +37,29 @@ async def test_e_on_a_message_says_what_stands_in_the_way(size):
         await until(pilot, "What it led to")
         await pilot.press("E")
         await until(pilot, "Would start Reload Sales")
+
+
+async def test_e_on_an_execution_explains_the_message_behind_it():
+    """In the list of executions, too; where none is behind it, that is said."""
+    engine = story()
+    engine.start_task(TASKS[0].id, "ann")
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("3")
+        await until(pilot, "Executions")
+        rows = pilot.app.screen.query_one(ExecutionRows)
+        kinds = [bool(one.cause.seq) for one in rows.items]
+        assert {True, False} <= set(kinds)
+        await pilot.press("home", *["down"] * kinds.index(False), "E")
+        await settle(pilot)
+        said = [one.message for one in pilot.app._notifications]
+        assert said == ["No message caused this, so no rule was asked."]
+        cause = rows.items[kinds.index(True)].cause
+        engine.explanations[cause.seq] = explanation(engine, seq=cause.seq)
+        await pilot.press("home", *["down"] * kinds.index(True), "E")
+        await until(pilot, "If it came again now")
+        await pilot.press("escape")
+        await until(pilot, "Executions")
 
 
 async def test_try_explains_a_message_before_it_is_published():

@@ -116,11 +116,7 @@ class ExecutionScreen(Page):
 
     def action_explain(self) -> None:
         """Why the message that asked for it starts something or nothing."""
-        cause = self._execution.cause
-        if not cause.seq:
-            self.host.say("No message caused this, so no rule was asked.")
-            return
-        self.host.navigation.explain_message(cause.seq, cause.topic, self.tab)
+        self.host.navigation.explain_execution(self._execution, self.tab)
 
     def action_repeat(self) -> None:
         """Start the same task again."""

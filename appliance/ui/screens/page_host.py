@@ -64,6 +64,9 @@ class Navigation(Protocol):
     def explain_message(self, seq: int, topic: str, tab: str) -> None:
         """Show why a message of the journal starts something or nothing."""
 
+    def explain_execution(self, execution: Execution, tab: str) -> None:
+        """Show why the message that asked for an execution starts something or nothing."""
+
     def explain_draft(self, topic: str, payload: bytes, retain: bool) -> None:
         """Show what a message would start that is not published."""
 

@@ -79,6 +79,7 @@ class TasksScreen(Page):
         keys.MOVE,
         keys.LISTS,
         keys.CONFIGURED,
+        keys.WHY,
         keys.ACTING,
         keys.RUNS,
         keys.REPEAT,
@@ -230,6 +231,11 @@ class TasksScreen(Page):
         """The message that caused the execution."""
         if self._execution is not None:
             self.host.navigation.fetch_message(self._execution.cause.seq, "tasks")
+
+    def action_explain(self) -> None:
+        """Why the message that asked for the execution starts something or nothing."""
+        if self._execution is not None:
+            self.host.navigation.explain_execution(self._execution, "tasks")
 
     def action_client(self) -> None:
         """Go to the client whose message caused the execution."""
