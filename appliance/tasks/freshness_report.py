@@ -16,15 +16,8 @@ from appliance.engine_api import TaskFreshness
 from appliance.model import Cause, Execution, ExecutionState, ReloadOptions
 from appliance.problems import duration_text
 from appliance.tasks.catalog import TaskList
-from appliance.tasks.freshness import (
-    BOUNDS_S,
-    DAY_NS,
-    SECOND_NS,
-    Figures,
-    Stale,
-    TaskFreshnessState,
-    is_task,
-)
+from appliance.tasks.freshness import BOUNDS_S, Stale, is_task
+from appliance.tasks.freshness_state import DAY_NS, SECOND_NS, Figures, TaskFreshnessState
 from appliance.tasks.notice import Notice
 from appliance.tasks.outcomes import time_text
 from appliance.tasks.queues import key_of_selector

@@ -21,7 +21,7 @@ from appliance.model import ExecutionState
 from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.qlik.simulated.site import SimulatedTask
 from appliance.tasks import freshness as core
-from appliance.tasks import freshness_report
+from appliance.tasks import freshness_report, freshness_state
 from appliance.tasks.notice import Notice
 
 RULE = TriggerConfig(topic=START_TOPIC, task="payload", name="orders")
@@ -64,7 +64,7 @@ def run_and_finish(qlik: SimulatedQlik, task: SimulatedTask, outcome: Outcome) -
 
 
 def an_hour_ago() -> int:
-    return time.time_ns() - 3600 * core.SECOND_NS
+    return time.time_ns() - 3600 * freshness_state.SECOND_NS
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_what_no_request_waits_for_is_found_and_covered(qlik, task, tmp_path, mo
     """Expired before the server was asked which task it is: a later run covers it all the same."""
     monkeypatch.setattr(freshness_report, "_FIND_EVERY_NS", 0)
     with open_rig(qlik, tmp_path, NAMED) as rig:
-        rig.source.put("named", "x", received_ns=an_hour_ago() - 30 * core.DAY_NS // 24)
+        rig.source.put("named", "x", received_ns=an_hour_ago() - 30 * freshness_state.DAY_NS // 24)
         rig.wait_until(lambda: ExecutionState.EXPIRED in rig.states())
         rig.wait_until(lambda: rig.engine.tasks())
         rig.wait_until(lambda: is_stale(rig) and found(rig).task_id == task.id)
@@ -187,7 +187,9 @@ def test_what_is_never_started_stays_stale(qlik, task, tmp_path):
     allow = AllowConfig(tasks=(task.id,))
     with open_rig(qlik, tmp_path, RULE, allow=allow) as rig:
         rig.wait_until(lambda: rig.engine.tasks())
-        rig.source.put(START_TOPIC, task.id, received_ns=an_hour_ago() - 30 * core.DAY_NS // 24)
+        rig.source.put(
+            START_TOPIC, task.id, received_ns=an_hour_ago() - 30 * freshness_state.DAY_NS // 24
+        )
         rig.wait_until(lambda: (one := found(rig)) is not None and one.kind == "expired")
         rig.source.put(START_TOPIC, other.id)
         rig.wait_until(

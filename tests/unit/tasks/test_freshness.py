@@ -15,8 +15,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from appliance.model import ReloadOptions
 from appliance.tasks.freshness import (
-    DAY_NS,
-    DAYS,
     KEPT_NS,
     KIND,
     KIND_DAY,
@@ -24,14 +22,18 @@ from appliance.tasks.freshness import (
     JOINED_AT_ONCE,
     MAX_ASKS,
     MAX_TASKS,
+    TELL_EVERY_NS,
+    Freshness,
+    selector_key,
+)
+from appliance.tasks.freshness_state import (
+    DAY_NS,
+    DAYS,
     SECOND_NS,
     SLOT_NS,
     STEPS_A_DOUBLING,
-    TELL_EVERY_NS,
-    Freshness,
     bucket_of,
     figures,
-    selector_key,
     upper_s,
 )
 from appliance.tasks.selector import TaskSelector
