@@ -22,6 +22,9 @@ from appliance.model import EncodedProperties, Message, MessageProperties
 from appliance.mqtt.packets import SubscribeOptions
 from appliance.storage.layout import Layout, run_script
 from appliance.tasks import start_keys
+from appliance.engine_api import Acknowledgement
+from appliance.tasks.freshness_state import TaskFreshnessState
+from appliance.tasks.holds import Hold
 from appliance.tasks.records import Record
 from appliance.tasks.store import Publication, TaskHistory
 
@@ -42,6 +45,10 @@ BODIES: dict[str, dict[str, Any]] = {
         "outbox.publication": Publication,
         "histories.history": TaskHistory,
         "start_keys.executions": start_keys.Numbers,
+        "kept.body of a hold": Hold,
+        "kept.body of an acknowledgement": Acknowledgement,
+        "kept.body of freshness": TaskFreshnessState,
+        "kept.body of freshness day": dict[int, tuple[int, float]],
     },
     "recorders.db": {},
     "key_values.db": {},
