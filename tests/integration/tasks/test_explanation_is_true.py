@@ -281,7 +281,7 @@ QUIET = settings(
 
 
 @given(*CASES)
-@settings(QUIET, max_examples=15)
+@settings(QUIET, max_examples=40)
 def test_what_is_foretold_happens(rules, allow, before, topic, payload) -> None:
     """Random rules, [allow] and a random past: tasks start when it was said, wait where it was said
     that they wait, and nothing starts where something was said to stand in the way."""
@@ -290,7 +290,7 @@ def test_what_is_foretold_happens(rules, allow, before, topic, payload) -> None:
 
 @pytest.mark.campaign
 @given(*CASES)
-@settings(QUIET, max_examples=120)
+@settings(QUIET, max_examples=800)
 def test_what_is_foretold_happens_also_in_rare_cases(rules, allow, before, topic, payload) -> None:
     compare(rules, allow, before, topic, payload)
 
