@@ -15,10 +15,29 @@ from typing import Any
 from wine import SLOWNESS
 
 from appliance.config.tables import NotifyConfig
-from appliance.model import Cause, Execution, ExecutionState
+from appliance.model import Cause, Execution, ExecutionState, Task
 from appliance.secret import Secret
+from appliance.tasks.catalog import TaskList
 from appliance.tasks.notice import Notice
 from appliance.tasks.notices import Notices
+
+
+class _Lister:
+    def __init__(self, tasks: tuple[Task, ...]) -> None:
+        self._listed = tasks
+
+    def tasks(self) -> tuple[Task, ...]:
+        return self._listed
+
+    def apps(self) -> tuple[Task, ...]:
+        return ()
+
+
+def task_list(*tasks: Task) -> TaskList:
+    """A list of tasks that was read."""
+    made = TaskList(_Lister(tasks))
+    made.get()
+    return made
 
 
 class Inbox:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from notice_rig import Inbox, Sender, notice, notify
+from notice_rig import Inbox, Sender, notice, notify, task_list
 from tasks_rig import START_TOPIC, Rig, client_of
 
 from appliance.config.tables import ByProperty, NoticeKind, NotifyConfig
 from appliance.counters import Counter
 from appliance.model import Cause, Execution, ExecutionState, Task
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
-from appliance.tasks.catalog import TaskList
 from appliance.tasks.notice import LogKnown, Notice
 from appliance.tasks.notice_texts import NoticeTexts
 from appliance.tasks.task_facts import TaskFacts
@@ -292,12 +291,11 @@ def test_a_mail_server_that_hangs_delays_nothing_else(webhook: Inbox, tmp_path: 
 
 def test_tags_and_properties_choose_tasks(webhook: Inbox) -> None:
     """One of all is enough. A task that the server does not list has none of them."""
-    tasks = TaskList(None)
-    tasks._tasks = {
-        "a": Task("a", "A", tags=("critical",)),
-        "b": Task("b", "B", properties=(("Alert", "Yes"),)),
-        "c": Task("c", "C", tags=("Critical",), properties=(("Alert", "No"),)),
-    }
+    tasks = task_list(
+        Task("a", "A", tags=("critical",)),
+        Task("b", "B", properties=(("Alert", "Yes"),)),
+        Task("c", "C", tags=("Critical",), properties=(("Alert", "No"),)),
+    )
     alert = ByProperty(property="Alert", value="Yes")
     table = notify(webhook.url, tags=("critical",), properties=(alert,))
     with Sender(table, facts=TaskFacts(tasks, None)) as sender:

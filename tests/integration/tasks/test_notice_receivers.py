@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from notice_rig import Inbox, Sender, notice, notify
+from notice_rig import Inbox, Sender, notice, notify, task_list
 from tasks_rig import START_TOPIC, Rig, client_of
 
 from appliance.cli import main
@@ -73,8 +73,7 @@ def test_owner_and_named_receivers_get_a_letter_of_their_own(
 
 def test_only_those_that_the_task_names_are_told(mailbox: Inbox) -> None:
     """With ``to_url = false``. A notice is one for ``at_most``, however many it is sent to."""
-    tasks = TaskList(None)
-    tasks._tasks = {"t": Task("t", "T", properties=(("To", "ann@example.com,bob@example.com"),))}
+    tasks = task_list(Task("t", "T", properties=(("To", "ann@example.com,bob@example.com"),)))
     table = notify(mailbox.url, to_property="To", to_url=False, at_most=2, on=("lost",))
     execution = msgspec.structs.replace(notice("T", "lost").execution, task_id="t")
     with Sender(table, facts=TaskFacts(tasks, None)) as sender:
