@@ -111,6 +111,7 @@ _EXTRAS = {
     "appliance.recorders.bson_": "bson",
     "appliance.recorders.mongodb": "pymongo",
     "appliance.recorders.sql": "sqlalchemy",
+    "appliance.web": "textual_serve",
 }
 """Modules that need the package of an extra, by the beginnings of their names."""
 
@@ -134,7 +135,9 @@ def _modules() -> str:
 
 
 def _lacks_extra(module: str) -> bool:
-    """Whether the module is for an extra that is not installed. A packaged program has them all."""
+    """Whether the module is for an extra that is not installed. A packaged program has all that are
+    in it: it leaves the modules of others out.
+    """
     if getattr(sys, "frozen", False):
         return False
     needed = (package for head, package in _EXTRAS.items() if module.startswith(head))
