@@ -135,8 +135,9 @@ def _modules() -> str:
 
 
 def _lacks_extra(module: str) -> bool:
-    """Whether the module is for an extra that is not installed. A packaged program has all that are
-    in it: it leaves the modules of others out.
+    """Whether the module is for an extra that is not installed.
+
+    A packaged program has the extras of all modules that are in it.
     """
     if getattr(sys, "frozen", False):
         return False
