@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from appliance.engine_api import HOLD_KINDS, Holds, HoldState, who
 from appliance.errors import UnavailableError, UsageError
@@ -230,4 +230,5 @@ def _told(hold: Hold) -> str:
 
 def _time(at_ns: int) -> str:
     """A time of day with its date, as the machine of the appliance shows it."""
-    return f"{datetime.fromtimestamp(at_ns // 10**9).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    # A time without a zone near 1970 is refused by Windows.
+    return f"{datetime.fromtimestamp(at_ns // 10**9, UTC).astimezone():%Y-%m-%d %H:%M:%S %Z}"

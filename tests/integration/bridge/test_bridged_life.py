@@ -117,9 +117,9 @@ def test_a_bridged_message_lives_as_that_of_a_client(site, qlik) -> None:
     assert not view.snapshot().first_run
 
     refused = site.bring("plant/start", hidden.id)
-    assert site.mark(refused).label == "not allowed"
+    until(lambda: site.mark(refused).label == "not allowed", "the refusal")
     unmet = site.bring("plant/rows", {"rows": 1})
-    assert site.mark(unmet).label == "not met"
+    until(lambda: site.mark(unmet).label == "not met", "the condition")
     assert "rows > 3 does not hold" in " ".join(view.explain(unmet).reasons)
     met = site.bring("plant/rows", {"rows": 7})
     site.outcome(met, ExecutionState.SUCCEEDED)
