@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+from pathlib import Path
 
 import msgspec
 import pytest
