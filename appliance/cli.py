@@ -286,6 +286,15 @@ def _config_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _address_options(parser: argparse.ArgumentParser) -> None:
+    """Which appliance a command talks to, and how it gets in."""
+    parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
+    _connection_options(parser)
+    parser.add_argument("-c", "--config", metavar="FILE",
+                        help="a configuration whose first listener it is (default: config.toml in "
+                        "the current folder, if there is one)")  # fmt: skip
+
+
 def _connection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="its port (default: 1883, with TLS 8883)")
     parser.add_argument("-u", "--username", metavar="NAME", help="sign in; asks for the password")
@@ -597,11 +606,7 @@ def _add_explain(add: _Add) -> None:
     parser.add_argument("--offline", action="store_true",
                         help="ask the configuration's rules alone, no appliance")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs: all of it as JSON")
-    parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
-    _connection_options(parser)
-    parser.add_argument("-c", "--config", metavar="FILE",
-                        help="a configuration whose first listener it is (default: config.toml in "
-                        "the current folder, if there is one)")  # fmt: skip
+    _address_options(parser)
 
 
 def _add_holds(add: _Add) -> None:
@@ -684,11 +689,7 @@ def _operator_options(parser: argparse.ArgumentParser, *, action: str = "") -> N
     if action:
         parser.set_defaults(module="hold", action=action)
     parser.add_argument("--json", action="store_true", help="for programs: the answer as JSON")
-    parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
-    _connection_options(parser)
-    parser.add_argument("-c", "--config", metavar="FILE",
-                        help="a configuration whose first listener it is (default: config.toml in "
-                        "the current folder, if there is one)")  # fmt: skip
+    _address_options(parser)
 
 
 def _add_attach(add: _Add) -> None:
